@@ -1,0 +1,53 @@
+# Every target works on a fresh clone: it makes .venv and installs the project into it, editable, when needed.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+DEMO_RUN ?= demo-run
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test unit check lint format bench chaos clean
+
+help:  ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "RamFleet needs Python 3.11 or newer; $(PYTHON) is older. Try: make PYTHON=python3.11 …"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing into $(VENV), which takes some minutes the first time …"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
+	@touch $@
+
+install: $(STAMP)  ## make .venv and install the project into it
+
+demo: $(STAMP)  ## tag the pictures that come with the project
+	@$(BIN)/ramfleet tag ramcore/demo/pictures --out $(DEMO_RUN)
+	@echo "Released weights: README.md, section \"Your own images, released weights\"."
+
+test: $(STAMP)  ## all tests
+	$(BIN)/python -m pytest
+
+unit: $(STAMP)  ## tests without Ray and network, in under a minute
+	$(BIN)/python -m pytest tests/unit -m "not slow"
+
+lint: $(STAMP)  ## style, types, import rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+check: lint test  ## lint and test
+
+format: $(STAMP)  ## format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(STAMP)  ## figures of this machine
+	$(BIN)/python -m tests.bench.run
+
+chaos: $(STAMP)  ## long seeds of the killing tests
+	RAMFLEET_CHAOS_ROUNDS=$${ROUNDS:-20} $(BIN)/python -m pytest tests/integration/test_kills.py
+
+clean:  ## remove what the other targets made
+	rm -rf $(VENV) $(DEMO_RUN) build dist *.egg-info

@@ -1,0 +1,1 @@
+"""The Ray job: plan, fetch, decode, tag, commit, finalize."""
