@@ -1,0 +1,163 @@
+"""The bundle: a folder that holds a whole model.
+
+    config.json         `ModelConfig`
+    model.safetensors   the weights, named as in the model's state dict
+    vocabulary.csv      tag_id, tag, tag_zh, threshold
+    README.md           the model card
+
+PyTorch is imported only where weights are read or written: reading a config or a vocabulary is cheap.
+"""
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ramcore.config import ModelConfig
+from ramcore.errors import BundleError
+from ramcore.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from ramcore.tagger import Tagger
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+VOCABULARY_FILE = "vocabulary.csv"
+CARD_FILE = "README.md"
+HASHED_FILES = (CONFIG_FILE, WEIGHTS_FILE, VOCABULARY_FILE)
+
+
+def demo_bundle() -> Path:
+    """Folder of the bundle that ships with the package; it knows drawn scenes only."""
+    return Path(str(resources.files("ramcore"))) / "demo" / "bundle"
+
+
+def load(
+    dir: str | Path | None = None,
+    device: "str | torch.device" = "auto",
+    dtype: "str | torch.dtype" = "auto",
+) -> "Tagger":
+    """Load a bundle for inference.
+
+    dir: the bundle; None is the demo bundle.
+    device: "auto" is cuda where there is a card, else cpu.
+    dtype: "fp32", "bf16", "fp16", a torch dtype, or "auto": fp32 on a CPU, fp16 on a card of compute
+        capability 7 or more (its error is a tenth of bf16's), fp32 on older ones. fp16 on a CPU is refused.
+
+    Stored weights of another dtype are cast; weights that stay as stored on a CPU are mapped from the file,
+    so that several processes share them. Raises `BundleError` when the folder is not a usable bundle, and
+    ValueError for an unknown device or dtype.
+    """
+    from ramcore.tagger import Tagger, resolve_device, resolve_dtype
+    from ramcore.weights import load_model
+
+    folder = demo_bundle() if dir is None else Path(dir)
+    config, vocabulary = read_config(folder), read_vocabulary(folder)
+    if len(vocabulary) != config.num_tags:
+        raise BundleError(
+            f"{folder}: {CONFIG_FILE} says num_tags {config.num_tags}, {VOCABULARY_FILE} has "
+            f"{len(vocabulary)} tags: convert the checkpoint again"
+        )
+    chosen_device = resolve_device(device)
+    chosen_dtype = resolve_dtype(dtype, chosen_device)
+    model = load_model(config, _file(folder, WEIGHTS_FILE), chosen_device, chosen_dtype)
+    return Tagger(model, vocabulary, bundle=folder)
+
+
+def save_bundle(
+    dir: str | Path,
+    model: "nn.Module",
+    config: ModelConfig,
+    vocabulary: Vocabulary,
+    readme: str,
+    *,
+    overwrite: bool = False,
+) -> None:
+    """Write a bundle; the folder appears whole or not at all. Weights are stored in the model's dtype.
+
+    The folder may exist if it is empty or, with `overwrite`, if it is a bundle already. Otherwise, or when
+    vocabulary and config disagree, raises `BundleError`.
+    """
+    from ramcore.weights import save_weights
+
+    if len(vocabulary) != config.num_tags:
+        raise BundleError(f"{len(vocabulary)} tags in the vocabulary, num_tags {config.num_tags} in the config")
+    with _replacing(Path(dir), overwrite) as folder:
+        (folder / CONFIG_FILE).write_text(config.to_json(), encoding="utf-8")
+        vocabulary.to_csv(folder / VOCABULARY_FILE)
+        (folder / CARD_FILE).write_text(readme, encoding="utf-8")
+        save_weights(model, folder / WEIGHTS_FILE)
+
+
+def read_config(dir: str | Path) -> ModelConfig:
+    """The bundle's config. Raises `BundleError` where there is none or it is not valid."""
+    path = _file(Path(dir), CONFIG_FILE)
+    try:
+        return ModelConfig.from_json(path.read_text(encoding="utf-8"))
+    except (BundleError, UnicodeDecodeError) as error:
+        raise BundleError(f"{path}: {error}") from error
+
+
+def read_vocabulary(dir: str | Path) -> Vocabulary:
+    """The bundle's vocabulary. Raises `BundleError` where there is none, `VocabularyError` for a bad one."""
+    return Vocabulary.from_csv(_file(Path(dir), VOCABULARY_FILE))
+
+
+def bundle_hash(dir: str | Path) -> str:
+    """Identity of what the bundle computes, 64 hex digits; the model card does not count.
+
+    It is the sha256 of what `sha256sum config.json model.safetensors vocabulary.csv` prints in the folder.
+    """
+    lines = []
+    for name in HASHED_FILES:
+        with _file(Path(dir), name).open("rb") as file:
+            lines.append(f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {name}\n")
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def check_target(dir: Path, overwrite: bool = False) -> None:
+    """Raise `BundleError` unless a bundle may be written here (see `save_bundle`)."""
+    if not dir.exists() or (dir.is_dir() and not any(dir.iterdir())):
+        return
+    if not dir.is_dir():
+        raise BundleError(f"{dir} is a file: name a new folder for the bundle")
+    if not overwrite:
+        raise BundleError(f"{dir} is not empty: name a new folder for the bundle, or empty this one")
+    if not all((dir / name).is_file() for name in HASHED_FILES):
+        raise BundleError(f"{dir} holds something else than a bundle: name a new folder")
+
+
+@contextmanager
+def _replacing(target: Path, overwrite: bool) -> Iterator[Path]:
+    """A temporary folder beside `target` that takes its place when the block ends without an error."""
+    check_target(target, overwrite)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    try:
+        folder = work / "bundle"
+        folder.mkdir()
+        yield folder
+        if target.exists() and any(target.iterdir()):
+            os.replace(target, work / "old")
+        os.replace(folder, target)
+    finally:
+        shutil.rmtree(work)
+
+
+def _file(folder: Path, name: str) -> Path:
+    path = folder / name
+    if not path.is_file():
+        what = "is not a bundle" if folder.is_dir() else "does not exist"
+        raise BundleError(
+            f"{folder} {what}: {name} is missing. Make a bundle with "
+            "`ramfleet model convert --kind ram_plus --checkpoint X.pth --tags T.txt --out DIR`"
+        )
+    return path

@@ -1,0 +1,156 @@
+"""A model ready for use: pixels, pictures or files to scores and tags."""
+
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ramcore.bundle import bundle_hash
+from ramcore.images import decode
+from ramcore.preprocess import PixelBatch, normalise
+from ramcore.ram_plus import RamPlus
+from ramcore.vocabulary import Vocabulary
+
+Picture = Image.Image | str | Path | bytes
+"""A PIL image, the path of a file, or a file's bytes."""
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+# The first generation of cards with tensor cores; older ones compute in 16 bit slowly or not at all.
+_FP16_CAPABILITY = (7, 0)
+
+
+@dataclass(frozen=True)
+class TagResult:
+    """The tags of one picture, in vocabulary order: names, Chinese names, ids and scores in (0, 1)."""
+
+    tags: tuple[str, ...]
+    tags_zh: tuple[str, ...]
+    tag_ids: tuple[int, ...]
+    scores: tuple[float, ...]
+
+
+class Tagger:
+    """A model with its vocabulary; made by `ramcore.load`. Keeps no gradients and changes no global state.
+
+    config, device, dtype: those of the model. bundle: the folder it came from, if any.
+    """
+
+    def __init__(self, model: RamPlus, vocabulary: Vocabulary, bundle: Path | None = None) -> None:
+        if len(vocabulary) != model.config.num_tags:
+            raise ValueError(f"{len(vocabulary)} tags in the vocabulary, {model.config.num_tags} in the model")
+        self.model = model.eval()
+        self.vocabulary = vocabulary
+        self.bundle = bundle
+        self.config = model.config
+        self.device = model.label_embed.device
+        self.dtype = model.label_embed.dtype
+
+    @cached_property
+    def bundle_hash(self) -> str:
+        """`ramcore.bundle.bundle_hash` of the bundle; "" for a model that came from none. Read once."""
+        return bundle_hash(self.bundle) if self.bundle is not None else ""
+
+    def logits(self, pixels: PixelBatch) -> Tensor:
+        """pixels: uint8 RGB [B, S, S, 3] or [B, 3, S, S], S = config.image_size. Returns float32 [B, N].
+
+        The result is on the model's device. fp16 ends at 65,504: images whose logits are not finite are
+        computed a second time in bf16. Raises ValueError for another dtype or shape.
+        """
+        config = self.config
+        with torch.inference_mode():
+            floats = normalise(pixels, config.image_size, config.image_mean, config.image_std, self.device)
+            if not len(floats):
+                return torch.empty(0, config.num_tags, device=self.device)
+            floats = floats.to(self.dtype)
+            logits = self._forward(floats)
+            if self.dtype == torch.float16:
+                overflowed = ~logits.isfinite().all(dim=1)
+                if overflowed.any():
+                    logits[overflowed] = self._forward_bf16(floats[overflowed])
+            return logits
+
+    def scores(self, pixels: PixelBatch) -> Tensor:
+        """pixels: as for `logits`. Returns float32 [B, N] on the CPU, the sigmoid taken in float32."""
+        with torch.inference_mode():
+            return self.logits(pixels).sigmoid().cpu()
+
+    def tag(self, picture: Picture, mode: str = "exact") -> TagResult:
+        """The tags of a PIL image, a file, or a file's bytes.
+
+        A tag fires when its score is strictly greater than its threshold, both float32. mode: how files are
+        decoded, see `ramcore.images.decode`; a PIL image is always resized exactly as in the reference.
+        Raises `ImageError` for a file that is no picture, OSError for one that cannot be read.
+        """
+        scores = self.scores(self.pixels(picture, mode)[None])[0].numpy()
+        fired = [int(tag) for tag in np.flatnonzero(scores > self.vocabulary.thresholds)]
+        return TagResult(
+            tags=tuple(self.vocabulary.tags[tag] for tag in fired),
+            tags_zh=tuple(self.vocabulary.tags_zh[tag] for tag in fired),
+            tag_ids=tuple(fired),
+            scores=tuple(float(scores[tag]) for tag in fired),
+        )
+
+    def pixels(self, picture: Picture, mode: str = "exact") -> npt.NDArray[np.uint8]:
+        """The picture as the model sees it: uint8 RGB [S, S, 3]; arguments and errors as for `tag`."""
+        size = self.config.image_size
+        if isinstance(picture, Image.Image):
+            # Aspect ratio is not kept and nothing is cropped: this is what the model was trained on.
+            return np.array(picture.convert("RGB").resize((size, size), Image.Resampling.BILINEAR))
+        data = picture if isinstance(picture, bytes) else Path(picture).read_bytes()
+        return decode(data, size, mode).pixels
+
+    def _forward(self, floats: Tensor) -> Tensor:
+        exact = self.dtype == torch.float32 and self.device.type == "cuda"
+        # cuDNN convolves float32 in TF32 by default, with 10 bits of mantissa; fp32 is asked for to be exact.
+        precision = torch.backends.cudnn.flags(enabled=True, allow_tf32=False) if exact else nullcontext()
+        with precision:
+            logits: Tensor = self.model(floats)
+            return logits.float()
+
+    def _forward_bf16(self, floats: Tensor) -> Tensor:
+        # A copy of the weights for one call: overflow is too rare to keep a second model in memory.
+        model = self.model
+        tensors = dict(model.named_parameters()) | dict(model.named_buffers())
+        cast = {
+            name: tensor.bfloat16() if tensor.dtype == torch.float16 else tensor for name, tensor in tensors.items()
+        }
+        logits: Tensor = torch.func.functional_call(model, cast, (floats.bfloat16(),))
+        return logits.float()
+
+
+def resolve_device(device: str | torch.device) -> torch.device:
+    """ "auto" is cuda where there is a card, else cpu; raises ValueError for a device that is not there."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"device is {device!r}: give auto, cpu, cuda or cuda:N") from error
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device is {device!r} but PyTorch sees no CUDA card: give auto or cpu")
+    return chosen
+
+
+def resolve_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
+    """The dtype to compute in on this device, as `ramcore.load` describes it; ValueError for a bad one."""
+    if dtype == "auto":
+        return _best_dtype(device)
+    chosen = DTYPES.get(dtype, dtype) if isinstance(dtype, str) else dtype
+    if chosen not in DTYPES.values() or not isinstance(chosen, torch.dtype):
+        raise ValueError(f"dtype is {dtype!r}: give auto, {', '.join(DTYPES)}")
+    if chosen == torch.float16 and device.type == "cpu":
+        raise ValueError(f"dtype is {dtype!r} on a CPU, which has no fp16 arithmetic: give fp32 or bf16")
+    return chosen
+
+
+def _best_dtype(device: torch.device) -> torch.dtype:
+    if device.type == "cuda" and torch.cuda.get_device_capability(device) >= _FP16_CAPABILITY:
+        return torch.float16
+    return torch.float32

@@ -1,0 +1,84 @@
+"""Weights between models and safetensors files, with every missing, unexpected or misshapen key named."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import safetensors
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from ramcore.config import ModelConfig
+from ramcore.errors import BundleError
+from ramcore.ram_plus import RamPlus
+from ramcore.swin import set_fused_window_attention
+
+MODELS = {"ram_plus": RamPlus}
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+_LISTED = 20
+
+
+def model_class(kind: str) -> type[RamPlus]:
+    """The class that implements a kind; raises `BundleError` for one that is not implemented."""
+    if kind not in MODELS:
+        raise BundleError(f"kind is {kind!r}: this version runs {', '.join(MODELS)}")
+    return MODELS[kind]
+
+
+def expected_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every tensor in the model's state dict; nothing is allocated."""
+    with torch.device("meta"):
+        model = model_class(config.kind)(config)
+    return {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
+
+
+def describe_mismatch(expected: Shapes, found: Shapes) -> str:
+    """Which keys are missing, unexpected or misshapen: "" for none, else a list with at most 20 of each."""
+    missing = [key for key in expected if key not in found]
+    unexpected = [key for key in found if key not in expected]
+    misshapen = [
+        f"{key} {list(found[key])} instead of {list(shape)}"
+        for key, shape in expected.items()
+        if key in found and found[key] != shape
+    ]
+    groups = {"missing": missing, "unexpected": unexpected, "misshapen": misshapen}
+    return "; ".join(f"{len(keys)} {what}: {_listing(keys)}" for what, keys in groups.items() if keys)
+
+
+def load_model(config: ModelConfig, path: Path, device: torch.device, dtype: torch.dtype) -> RamPlus:
+    """The model in eval mode with the file's weights on `device`, cast to `dtype` (scalars stay float32).
+
+    Beyond the weights themselves no more than one tensor is held at a time. Raises `BundleError` when the
+    file cannot be read or its keys and shapes are not those of the model.
+    """
+    expected = expected_shapes(config)
+    try:
+        with safetensors.safe_open(path, framework="pt", device=str(device)) as file:
+            found = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+            problems = describe_mismatch(expected, found)
+            if problems:
+                raise BundleError(f"{path} does not fit config.json: {problems}; convert the checkpoint again")
+            state = {key: _cast(file.get_tensor(key), dtype) for key in expected}
+    except (safetensors.SafetensorError, OSError) as error:
+        raise BundleError(f"{path} cannot be read: {error}; fetch or convert it again") from error
+    model = model_class(config.kind).from_state(config, state)
+    set_fused_window_attention(model, device.type == "cuda")
+    return model
+
+
+def save_weights(model: nn.Module, path: Path) -> None:
+    """Write the model's state dict, in its own dtypes, to a new safetensors file."""
+    state = {key: tensor.detach().cpu().contiguous() for key, tensor in model.state_dict().items()}
+    save_file(state, path, metadata={"format": "pt"})
+
+
+def _cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    # The one scalar, reweight_scale, is used in float32; rounding it to 16 bit would gain nothing.
+    return tensor.to(dtype) if tensor.ndim else tensor.to(torch.float32)
+
+
+def _listing(keys: list[str]) -> str:
+    rest = f" and {len(keys) - _LISTED} more" if len(keys) > _LISTED else ""
+    return ", ".join(keys[:_LISTED]) + rest

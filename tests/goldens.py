@@ -1,0 +1,85 @@
+"""Golden numbers and the synthetic models they belong to; tests/golden/README.md explains them."""
+
+import importlib.util
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from ramcore.config import HeadConfig, ModelConfig, SwinConfig
+from ramcore.ram_plus import RamPlus
+
+GOLDEN = Path(__file__).parent / "golden"
+LOGIT_TOLERANCE = 5e-5
+
+
+def _import(name):
+    spec = importlib.util.spec_from_file_location(f"golden_{name}", GOLDEN / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+synth = _import("synth").synth
+synth_images = _import("images").synth_images
+
+
+def load_golden(name):
+    with np.load(GOLDEN / f"{name}.npz") as file:
+        return dict(file)
+
+
+def load_json(name):
+    return json.loads((GOLDEN / name).read_text(encoding="utf-8"))
+
+
+def released_shapes():
+    """Key and shape of every tensor in a released RAM++ checkpoint, buffers included."""
+    return {key: tuple(shape) for key, (shape, _) in load_json("ckpt_keys_ram_plus.json")["keys"].items()}
+
+
+def tiny_config(num_tags=20):
+    return ModelConfig(
+        kind="ram_plus",
+        swin=SwinConfig(image_size=128, embed_dim=32, depths=(2, 2, 4, 2), num_heads=(1, 2, 4, 8), window_size=4),
+        head=HeadConfig(hidden_size=96, intermediate_size=192),
+        num_tags=num_tags,
+        descriptions_per_tag=5,
+    )
+
+
+def released_key(key):
+    """The released name of a tensor of ours: patch merging belongs to the stage before."""
+    return re.sub(r"layers\.(\d+)\.downsample", lambda m: f"layers.{int(m[1]) - 1}.downsample", key)
+
+
+def synth_state(config, fc_bias):
+    """Our state dict with the weights of the goldens."""
+    with torch.device("meta"):
+        shapes = {key: tuple(tensor.shape) for key, tensor in RamPlus(config).state_dict().items()}
+    state = {key: torch.from_numpy(synth(released_key(key), shape)) for key, shape in shapes.items()}
+    return state | {"fc.bias": torch.full((1,), float(fc_bias))}
+
+
+def released_state(config, fc_bias):
+    """The same weights as a released checkpoint holds them: its names, its order, its buffers."""
+    state = {released_key(key): tensor for key, tensor in synth_state(config, fc_bias).items()}
+    for key in released_shapes():
+        owner = key.rsplit(".", 1)[0]
+        if key.endswith("relative_position_index") and f"{owner}.qkv.weight" in state:
+            state[key] = torch.zeros(16, 16, dtype=torch.int64)
+        if key.endswith("attn_mask") and f"{owner}.norm1.weight" in state:
+            state[key] = torch.zeros(4, 16, 16)
+    return state
+
+
+def as_picture(array):
+    """A PIL image of one of the goldens' input arrays."""
+    return Image.fromarray(array)
+
+
+def largest_difference(ours, golden):
+    return float((ours.double() - torch.from_numpy(golden).double()).abs().max())
