@@ -1,0 +1,92 @@
+"""The Ray cluster that a run works on: joined or started, and what of it the job takes."""
+
+import logging
+import os
+import uuid
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+
+from pipeline.cards import Slot, decode_cpus, plan_slots, replica_device
+from pipeline.config import Config
+from pipeline.errors import ClusterError
+from pipeline.fleet import Fleet, FleetSpec
+
+_QUIET = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_DATA_DISABLE_PROGRESS_BARS": "1"}
+
+
+@dataclass(frozen=True)
+class ClusterShape:
+    """What the cluster offers a run at its start. slots: room for replicas; decoders: CPUs left to decoding."""
+
+    slots: list[Slot]
+    decoders: int
+    nodes: int
+
+    @property
+    def has_cards(self) -> bool:
+        """Whether any replica would run on a GPU."""
+        return any(slot.placement.device == "cuda" for slot in self.slots)
+
+
+@contextmanager
+def joined() -> Iterator[None]:
+    """Within: this process is the driver of the cluster at RAY_ADDRESS, or of one of its own on this machine.
+
+    Raises ClusterError if there is no such cluster.
+    """
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    address = os.environ.get("RAY_ADDRESS") or "local"
+    warnings.filterwarnings("ignore", module="ray")
+    try:
+        own: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
+        ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING, namespace="ramfleet", **own)
+    except (ConnectionError, RayError, ValueError) as error:
+        raise ClusterError(f"RAY_ADDRESS={address}: no cluster answers there: {error}") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def survey(config: Config, weight_bytes: int) -> ClusterShape:
+    """What the cluster offers now. Raises ClusterError if that is too little to run at all."""
+    nodes = ray.nodes()  # type: ignore[no-untyped-call]
+    slots = plan_slots(nodes, config, weight_bytes)
+    decoders = int(decode_cpus(nodes, slots))
+    shape = ClusterShape(slots, decoders, sum(node["Alive"] for node in nodes))
+    if not slots or decoders < 1:
+        raise ClusterError(_too_little(nodes, config, weight_bytes))
+    return shape
+
+
+def start_fleet(spec: FleetSpec) -> Any:
+    """The Fleet's actor handle. It lives on this driver's node, as a replica's node may die at any time."""
+    here = ray.get_runtime_context().get_node_id()
+    actor = ray.remote(Fleet)
+    return actor.options(
+        name=f"fleet-{uuid.uuid4().hex[:8]}",
+        num_cpus=0,
+        max_restarts=-1,
+        max_task_retries=0,
+        label_selector={"ray.io/node-id": here},
+    ).remote(spec)
+
+
+def _too_little(nodes: list[dict[str, Any]], config: Config, weight_bytes: int) -> str:
+    alive = [node["Resources"] for node in nodes if node["Alive"]]
+    cpus, gpus = (sum(resources.get(name, 0) for resources in alive) for name in ("CPU", "GPU"))
+    memory = sum(resources.get("memory", 0) for resources in alive) / 2**30
+    there = f"the cluster has {cpus:g} CPU(s), {gpus:g} GPU(s) and {memory:.1f} GiB in {len(alive)} node(s)"
+    if replica_device(nodes, config) == "cuda":
+        return f"{there}: a GPU for replicas and a CPU for decoding are needed; or add --set fleet.use_cpu=true"
+    return (
+        f"{there}: a node with 2 CPUs, one for decoding and one for a replica of {weight_bytes / 2**30:.2f} GiB, is "
+        "the least that works"
+    )

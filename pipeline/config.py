@@ -1,0 +1,195 @@
+"""The configuration of a run: a typed tree, read from YAML and dotted overrides, refused as a whole if wrong.
+
+Every key is either a *result* key, which decides what a run contains and is pinned by its plan, or an
+*operation* key, which decides how the run is done and may differ at every resume.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pipeline.errors import ConfigError
+
+_RESULT: dict[str, Any] = {"pinned": True}
+Count = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+
+
+class PlanConfig(_Section):
+    """How the input is cut into chunks."""
+
+    chunk_rows: Literal["auto"] | Count = Field("auto", json_schema_extra=_RESULT)
+    """Rows of a chunk, the unit of work, retry and commit; auto = rows / (8 × replicas), within 16 and 256."""
+
+
+class ManifestConfig(_Section):
+    """What is read of a manifest."""
+
+    keep: tuple[str, ...] = Field((), json_schema_extra=_RESULT)
+    """Manifest columns that are carried into the tag table."""
+
+
+class FetchConfig(_Section):
+    """How image bytes are fetched."""
+
+    concurrency: int = Field(32, ge=1, le=1024)
+    """Fetches in flight for each decoding process."""
+    max_image_bytes: int = Field(100_000_000, ge=1, json_schema_extra=_RESULT)
+    """Larger images are rejected as too_large without being read."""
+
+
+class DecodeConfig(_Section):
+    """How image bytes become pixels."""
+
+    mode: Literal["exact", "fast", "draft"] = Field("fast", json_schema_extra=_RESULT)
+    """exact: plain Pillow, bit-equal to the reference; fast: within one grey level of it; draft: DCT scaling."""
+    max_pixels: int = Field(178_956_970, ge=1, json_schema_extra=_RESULT)
+    """Images of more pixels are rejected as too_many_pixels before they are decoded."""
+
+
+class ModelOptions(_Section):
+    """Which model tags, and how."""
+
+    bundle: str | None = None
+    """Folder of the bundle; none = the demo bundle. Pinned by its content, not by its path."""
+    dtype: Literal["auto", "fp32", "bf16", "fp16"] = Field("auto", json_schema_extra=_RESULT)
+    """Number type of weights and activations; auto is resolved once for all cards of a run."""
+    microbatch: Literal["auto"] | Count = "auto"
+    """Images that a replica runs through the model at once."""
+
+
+class OutputConfig(_Section):
+    """What is stored of the scores."""
+
+    score_floor: Literal["auto"] | Share = Field("auto", json_schema_extra=_RESULT)
+    """Scores under it are not stored; auto = 0.05 under each tag's own threshold; a number is absolute."""
+    top_k: int = Field(128, ge=0, json_schema_extra=_RESULT)
+    """At most so many scores per image, the highest; tags over their threshold always stay; 0 = no cap."""
+
+
+class FleetConfig(_Section):
+    """Where replicas of the model run."""
+
+    use_cpu: Literal["auto"] | bool = "auto"
+    """Replicas on CPUs; auto = only where the cluster has no GPU."""
+    max_replicas: Count | None = None
+    """No more replicas than this in the whole cluster."""
+    stall_timeout_s: float = Field(600.0, gt=0)
+    """Without any replica for so long, the run stops."""
+    lease_timeout_s: float = Field(600.0, gt=0)
+    """A replica that shows no progress for longer is taken to hang, and is replaced."""
+
+
+class RunConfig(_Section):
+    """When a run gives up."""
+
+    max_reject_share: float = Field(0.5, gt=0, le=1)
+    """A larger share of fetch failures among at least 1,000 rows is taken for an outage: the run stops."""
+
+
+class Config(_Section):
+    """All of it, one section for each module that owns it."""
+
+    plan: PlanConfig = PlanConfig()
+    manifest: ManifestConfig = ManifestConfig()
+    fetch: FetchConfig = FetchConfig()
+    decode: DecodeConfig = DecodeConfig()
+    model: ModelOptions = ModelOptions()
+    output: OutputConfig = OutputConfig()
+    fleet: FleetConfig = FleetConfig()
+    run: RunConfig = RunConfig()
+
+    def pinned(self) -> dict[str, Any]:
+        """The result keys and their values, `{"decode.mode": "fast", …}`, as JSON knows them."""
+        values = self.model_dump(mode="json")
+        return {
+            f"{name}.{key}": values[name][key]
+            for name, section in type(self).model_fields.items()
+            for key, field in _fields(section.annotation).items()
+            if field.json_schema_extra == _RESULT
+        }
+
+
+def load_config(file: str | Path | None = None, overrides: list[str] | tuple[str, ...] = ()) -> Config:
+    """Configuration from a YAML file and overrides `a.b=value`, where the later ones win.
+
+    Raises ConfigError that names every wrong key with its value and remedy, all at once.
+    """
+    tree: dict[str, Any] = _read_yaml(Path(file)) if file is not None else {}
+    for override in overrides:
+        _apply(tree, override)
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_explain(error))) from error
+
+
+def known_keys() -> list[str]:
+    """Every dotted key, in the order of the sections."""
+    return [f"{name}.{key}" for name, section in Config.model_fields.items() for key in _fields(section.annotation)]
+
+
+def _fields(section: Any) -> dict[str, Any]:
+    fields: dict[str, Any] = section.model_fields
+    return fields
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"--config {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--config {path}: not YAML: {' '.join(str(error).split())}") from error
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        found = type(tree).__name__
+        raise ConfigError(f"--config {path}: holds a {found}; write sections, like 'decode: {{mode: exact}}'")
+    return tree
+
+
+def _apply(tree: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    section, dot, name = key.strip().partition(".")
+    if not (equals and dot and section and name):
+        raise ConfigError(f"--set {override}: write section.key=value, like decode.mode=exact")
+    try:
+        value = yaml.safe_load(text) if text.strip() else None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {override}: the value is not YAML: {' '.join(str(error).split())}") from error
+    branch = tree.setdefault(section, {})
+    if not isinstance(branch, dict):
+        raise ConfigError(f"--set {override}: the configuration file has {section}: {branch!r}, which is no section")
+    branch[name] = value
+
+
+def _explain(error: ValidationError) -> list[str]:
+    """One line for each fault; a union's several complaints about one key become one line."""
+    lines: dict[str, str] = {}
+    for fault in error.errors():
+        key = ".".join(str(part) for part in fault["loc"][:2])
+        if fault["type"] == "extra_forbidden":
+            lines[key] = f"{key}: unknown key{_nearest(key)}"
+        elif key in lines:
+            lines[key] += f", or: {_lower(fault['msg'])}"
+        else:
+            lines[key] = f"{key}={fault['input']!r}: {_lower(fault['msg'])}"
+    return list(lines.values())
+
+
+def _lower(message: str) -> str:
+    return message[:1].lower() + message[1:]
+
+
+def _nearest(key: str) -> str:
+    import difflib
+
+    near = difflib.get_close_matches(key, known_keys(), n=1, cutoff=0.6)
+    return f"; did you mean {near[0]}?" if near else f"; known keys: {', '.join(known_keys())}"

@@ -1,0 +1,101 @@
+"""The driver's loop: keeps chunks flowing until all are committed, shows it, and knows when to stop."""
+
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from pipeline.chunks import committed
+from pipeline.errors import OutageError, RunError, StalledError, StoreError
+from pipeline.events import EventLog
+from pipeline.flow import FlowShape, tag_chunks
+from pipeline.handover import commit_and_log
+from pipeline.job import Job
+from pipeline.outage import OutageGuard
+from pipeline.plan import Plan
+from pipeline.progress import RunProgress
+from pipeline.remote import ask
+from pipeline.store import RunStore
+from pipeline.tables import from_ipc
+
+_POLL_S = 0.5
+
+
+def pending_chunks(store: RunStore, plan: Plan) -> list[int]:
+    """Planned chunks that are not committed: all that a resume needs to know."""
+    done = {chunk for chunk, _ in committed(store)}
+    return [chunk for chunk in range(plan.chunks) if chunk not in done]
+
+
+def drive(
+    job: Job, plan: Plan, fleet: Any, shape: FlowShape, progress: RunProgress, source_exists: Callable[[], bool]
+) -> None:
+    """Tag every pending chunk.
+
+    source_exists: whether INPUT itself is still there, asked when images could not be fetched.
+    Raises OutageError, StalledError, StoreError, or RunError if a whole round committed nothing.
+    """
+    log = EventLog(job.store, job.session, "driver")
+    guard = OutageGuard(job.config.run.max_reject_share)
+    pending = pending_chunks(job.store, plan)
+    while pending:
+        for outcome in _watched(tag_chunks(job, fleet, pending, shape), fleet, progress):
+            if outcome["outcome"] == "failed":
+                raise StoreError(outcome["detail"])
+            progress.add(outcome["rows"], outcome["rejects"])
+            _commit_held(job, log, guard.add(outcome))
+        if guard.held_rows and job.config.run.max_reject_share < 1 and not source_exists():
+            raise OutageError(
+                f"INPUT is not there any more, and {guard.held_rows} images with fetch failures among them were not "
+                "committed. Run the same command again when it is back"
+            )
+        _commit_held(job, log, guard.finish())
+        left = pending_chunks(job.store, plan)
+        if len(left) >= len(pending):
+            raise RunError(f"{len(left)} chunks could not be committed in a whole round: see {job.store.root}/events")
+        pending = left
+
+
+def _commit_held(job: Job, log: EventLog, outcomes: Iterator[dict[str, Any]]) -> None:
+    for outcome in outcomes:
+        commit_and_log(job, log, outcome["chunk"], from_ipc(outcome["held"]))
+
+
+def _watched(outcomes: Iterator[dict[str, Any]], fleet: Any, progress: RunProgress) -> Iterator[dict[str, Any]]:
+    """The outcomes as they come; in between the Fleet is asked how it stands, also when none come for long.
+
+    Ray Data's iterator blocks, so it runs in a thread of its own.
+    """
+    arrived: queue.Queue[dict[str, Any] | BaseException | None] = queue.Queue()
+    threading.Thread(target=_pour, args=(outcomes, arrived), name="flow", daemon=True).start()
+    while True:
+        try:
+            item = arrived.get(timeout=_POLL_S)
+        except queue.Empty:
+            _look(fleet, progress)
+            continue
+        if item is None:
+            return
+        if isinstance(item, BaseException):
+            raise RunError(f"the flow of chunks broke: {item}") from item
+        yield item
+        if arrived.empty():
+            _look(fleet, progress)
+
+
+def _pour(outcomes: Iterator[dict[str, Any]], arrived: "queue.Queue[dict[str, Any] | BaseException | None]") -> None:
+    try:
+        for outcome in outcomes:
+            arrived.put(outcome)
+    except BaseException as error:  # noqa: BLE001 - it is raised again in the driver's own thread
+        arrived.put(error)
+    else:
+        arrived.put(None)
+
+
+def _look(fleet: Any, progress: RunProgress) -> None:
+    status = ask(fleet, "status")
+    if status.stalled is not None:
+        raise StalledError(f"{status.stalled}. Run the same command again when the cluster has them")
+    note = f"{status.ready} replica(s)" if status.ready else f"waiting for {status.starting or 'a'} replica(s)"
+    progress.show(status.images_under_way, note)

@@ -1,0 +1,184 @@
+"""Committed chunks into the published tables of a run: a pure function of the plan, the chunks and the events.
+
+Nothing here remembers anything: killed and run again, it writes the same parts under the same names. Chunks stay.
+"""
+
+import fcntl
+import hashlib
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipeline.accounting import Counts, Published
+from pipeline.chunks import latest
+from pipeline.errors import IncompleteError, InputError, StoreError
+from pipeline.model_record import VOCABULARY
+from pipeline.plan import DUPLICATES, Plan, read_plan
+from pipeline.run_document import write_run
+from pipeline.store import RunStore
+from pipeline.tables import REJECTS_COLUMNS, TAGS_COLUMNS, to_parquet
+from pipeline.telemetry import telemetry_table
+
+_PART_BYTES = 256 << 20
+"""A part is closed when it has grown to this size."""
+_GROUP_ROWS = 16_384
+"""Rows of a part's row group: what finalize holds in memory at a time."""
+_LOCK = ".finalize.lock"
+
+
+@dataclass
+class _Tally:
+    """Counted while the chunks stream by."""
+
+    tagged: int = 0
+    rejects: Counter[str] = field(default_factory=Counter)
+    tags: Counter[str] = field(default_factory=Counter)
+
+    def add(self, table: pa.Table) -> None:
+        kinds = table["error_kind"]
+        self.tagged += kinds.null_count
+        self.rejects.update(kinds.drop_null().to_pylist())
+        for entry in pc.value_counts(pc.list_flatten(table["tags"])).to_pylist():
+            self.tags[entry["values"]] += entry["counts"]
+
+
+def finalize(store: RunStore) -> Published:
+    """Publish the tables of a run and write its run.json. Raises InputError if the folder holds no run."""
+    plan = read_plan(store)
+    if plan is None:
+        raise InputError(f"{store.root} holds no run: there is no plan/plan.json in it")
+    published = publish(store, plan)
+    write_run(store, plan, published)
+    return published
+
+
+def publish(store: RunStore, plan: Plan) -> Published:
+    """Write tags/, rejects/, duplicates/, telemetry/ and vocabulary.parquet from what is committed.
+
+    Raises IncompleteError if a chunk's rows are not those of the plan.
+    """
+    chunks = latest(store)
+    tally = _Tally()
+    with tempfile.TemporaryDirectory(prefix="ramfleet-finalize-") as scratch, _alone(store):
+        kept = [name for name in plan.column_names if name not in ("image_id", "uri", "chunk", "planned_error")]
+        tags = _Parts(store, "tags/", Path(scratch), [*TAGS_COLUMNS, *kept])
+        rejects = _Parts(store, "rejects/", Path(scratch), list(REJECTS_COLUMNS))
+        for chunk, name in chunks.items():
+            table = _read_chunk(store, plan, chunk, name)
+            tally.add(table)
+            tagged = pc.is_null(table["error_kind"])
+            tags.add(table.filter(tagged))
+            rejects.add(table.filter(pc.invert(tagged)))
+        parts = {"tags": tags.close(), "rejects": rejects.close()}
+        parts["duplicates"] = [_create_part(store, "duplicates/", 0, store.read(DUPLICATES))]
+        parts["telemetry"] = [_create_part(store, "telemetry/", 0, to_parquet(telemetry_table(store, chunks)))]
+        store.replace("vocabulary.parquet", store.read(VOCABULARY))
+        _remove_others(store, parts)
+    counts = _counts(plan, chunks, tally)
+    counts.check()
+    return Published(parts, counts, dict(tally.rejects.most_common()), tally.tags.most_common(10))
+
+
+def _read_chunk(store: RunStore, plan: Plan, chunk: int, name: str) -> pa.Table:
+    table = pq.read_table(store.open(name)).replace_schema_metadata()
+    if chunk >= plan.chunks or table.num_rows != plan.chunk_rows(chunk):
+        planned = plan.chunk_rows(chunk) if chunk < plan.chunks else 0
+        raise IncompleteError(f"{store.root}/{name} holds {table.num_rows} rows, the plan has {planned}")
+    return table
+
+
+def _counts(plan: Plan, chunks: dict[int, str], tally: _Tally) -> Counts:
+    done = sum(plan.chunk_rows(chunk) for chunk in chunks)
+    return Counts(
+        input=plan.counts["input"],
+        tagged=tally.tagged,
+        rejected=tally.rejects.total(),
+        duplicates=plan.counts["duplicates"],
+        missing=plan.counts["planned"] - done,
+    )
+
+
+class _Parts:
+    """Rows in, Parquet parts of a folder out, named by their content."""
+
+    def __init__(self, store: RunStore, prefix: str, scratch: Path, columns: list[str]) -> None:
+        self._store, self._prefix, self._columns = store, prefix, columns
+        self._path = scratch / f"{prefix.strip('/')}.parquet"
+        self._waiting: list[pa.Table] = []
+        self._writer: pq.ParquetWriter | None = None
+        self._names: list[str] = []
+
+    def add(self, table: pa.Table) -> None:
+        self._waiting.append(table.select(self._columns))
+        if sum(rows.num_rows for rows in self._waiting) >= _GROUP_ROWS:
+            self._flush()
+
+    def close(self) -> list[str]:
+        """The names of all parts; there is one, without rows perhaps, if any chunk was added."""
+        self._flush()
+        self._end_part()
+        return self._names
+
+    def _flush(self) -> None:
+        if not self._waiting:
+            return
+        table = pa.concat_tables(self._waiting).combine_chunks()
+        self._waiting.clear()
+        if self._writer is None:
+            self._writer = pq.ParquetWriter(self._path, table.schema, compression="zstd")
+        self._writer.write_table(table)
+        if self._path.stat().st_size >= _PART_BYTES:
+            self._end_part()
+
+    def _end_part(self) -> None:
+        if self._writer is None:
+            return
+        self._writer.close()
+        self._writer = None
+        name = _part_name(self._prefix, len(self._names), self._path)
+        self._store.upload(name, self._path)
+        self._path.unlink()
+        self._names.append(name)
+
+
+def _part_name(prefix: str, number: int, path: Path) -> str:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return f"{prefix}part-{number:05d}-{digest[:16]}.parquet"
+
+
+def _create_part(store: RunStore, prefix: str, number: int, data: bytes) -> str:
+    name = f"{prefix}part-{number:05d}-{hashlib.sha256(data).hexdigest()[:16]}.parquet"
+    store.create(name, data)
+    return name
+
+
+def _remove_others(store: RunStore, parts: dict[str, list[str]]) -> None:
+    """Parts of an earlier finalize, so that a folder read as a whole is right."""
+    for folder, names in parts.items():
+        for name in list(store.list(f"{folder}/")):
+            if name not in names:
+                store.delete(name)
+
+
+@contextmanager
+def _alone(store: RunStore) -> Iterator[None]:
+    """Two finalizes of one run take turns, since each removes the parts that are not its own."""
+    path = store.path(_LOCK)
+    try:
+        descriptor = os.open(path, os.O_CREAT | os.O_RDWR, 0o666)
+    except OSError as error:
+        raise StoreError(f"{store.root}: cannot be written: {error.strerror}") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,22 @@
+"""What every process of a run is told about it."""
+
+from dataclasses import dataclass
+
+from pipeline.config import Config
+from pipeline.store import RunStore
+
+
+@dataclass(frozen=True)
+class Job:
+    """One driver's work on one run.
+
+    session: names this driver process among all that ever worked on the run; bundle: the model's folder;
+    image_size: side of the square that images are resized to, in pixels; dtype: resolved, never "auto".
+    """
+
+    config: Config
+    store: RunStore
+    session: str
+    bundle: str
+    image_size: int
+    dtype: str

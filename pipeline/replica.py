@@ -1,0 +1,119 @@
+"""A replica: one process that holds the model and tags the images of one lease at a time."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.selection import Selection, floors, merge, select
+
+_REPORT_EVERY_S = 0.5
+
+
+@dataclass(frozen=True)
+class ReplicaSpec:
+    """All that a replica needs to know of the run.
+
+    dtype: resolved, never "auto"; microbatch: images through the model at once.
+    """
+
+    bundle: str
+    dtype: str
+    microbatch: int
+    score_floor: Literal["auto"] | float
+    top_k: int
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where one replica runs. threads: CPU threads of the model; device: "cpu" or "cuda"."""
+
+    device: str
+    threads: int
+    num_cpus: float
+    num_gpus: float
+
+
+@dataclass(frozen=True)
+class Tagged:
+    """What a replica answers: stored scores, and how the model was run."""
+
+    selection: Selection
+    tags: int
+    model_s: float
+    dtype: str
+    microbatch: int
+    peak_vram_bytes: int | None
+    pid: int
+
+
+@dataclass
+class Replica:
+    """The model on one device. Runs as a Ray actor, and in-process in tests.
+
+    report: called with the number of images done, now and then while work runs.
+    """
+
+    spec: ReplicaSpec
+    placement: Placement
+    report: Callable[[int], None]
+    _reported_at: float = field(default=0.0, init=False)
+
+    def __post_init__(self) -> None:
+        import torch
+
+        import ramcore
+
+        torch.set_num_threads(self.placement.threads)
+        self._tagger: Any = ramcore.load(self.spec.bundle, device=self.placement.device, dtype=self.spec.dtype)
+        self._thresholds = np.asarray(self._tagger.vocabulary.thresholds, dtype=np.float32)
+        self._floors = floors(self._thresholds, self.spec.score_floor)
+        self._warm_up()
+
+    def ready(self) -> int:
+        """Answers when the model is loaded and nothing is queued before this call; the process id."""
+        import os
+
+        return os.getpid()
+
+    def tag(self, pixels: NDArray[np.uint8], first: int, last: int) -> Tagged:
+        """Stored scores of images first … last-1 of uint8 [n, S, S, 3]."""
+        start = time.perf_counter()
+        parts, unreported = [], 0
+        for begin in range(first, last, self.spec.microbatch):
+            end = min(begin + self.spec.microbatch, last)
+            scores = self._tagger.scores(pixels[begin:end]).numpy()
+            parts.append(select(scores, self._thresholds, self._floors, self.spec.top_k))
+            unreported = self._report(unreported + end - begin)
+        self.report(unreported)
+        return Tagged(
+            selection=merge(parts),
+            tags=len(self._thresholds),
+            model_s=time.perf_counter() - start,
+            dtype=self.spec.dtype,
+            microbatch=self.spec.microbatch,
+            peak_vram_bytes=self._peak_vram(),
+            pid=self.ready(),
+        )
+
+    def _report(self, images: int) -> int:
+        """Report the images done, but not too often; how many are still unreported."""
+        now = time.monotonic()
+        if now - self._reported_at < _REPORT_EVERY_S:
+            return images
+        self._reported_at = now
+        self.report(images)
+        return 0
+
+    def _warm_up(self) -> None:
+        """One image through the model, so that the first lease does not pay for first-call costs."""
+        size = self._tagger.config.swin.image_size
+        self._tagger.scores(np.zeros((1, size, size, 3), dtype=np.uint8))
+
+    def _peak_vram(self) -> int | None:
+        import torch
+
+        return torch.cuda.max_memory_allocated() if self.placement.device == "cuda" else None

@@ -1,0 +1,37 @@
+"""run.json: written last, it says what the run is, what it was made with, and which parts are its own."""
+
+import importlib.metadata
+import json
+import platform
+from datetime import UTC, datetime
+
+from pipeline.accounting import Published
+from pipeline.model_record import recorded_model
+from pipeline.plan import Plan
+from pipeline.store import RunStore
+from pipeline.tables import FORMAT_VERSION
+
+_PACKAGES = ("ramfleet", "ray", "torch", "timm", "pyarrow", "Pillow", "simplejpeg", "numpy")
+
+
+def write_run(store: RunStore, plan: Plan, published: Published) -> None:
+    """Put run.json in place, in one step, after all that it lists."""
+    model = recorded_model(store)
+    document = {
+        "format_version": FORMAT_VERSION,
+        "status": "incomplete" if published.counts.missing else "complete",
+        "finalized_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "demo": model.demo,
+        "plan_hash": plan.hash,
+        "pinned": plan.pinned,
+        "model": {"kind": model.kind, "image_size": model.swin.image_size, "tags": model.num_tags},
+        "counts": published.counts.as_dict(),
+        "rejects_by_kind": published.rejects_by_kind,
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
+        "parts": published.parts,
+    }
+    store.replace("run.json", (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def _version(package: str) -> str:
+    return importlib.metadata.version(package)

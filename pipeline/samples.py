@@ -1,0 +1,32 @@
+"""A few tagged images with the scores of their tags, for people to look at."""
+
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from pipeline.store import RunStore
+
+
+def sample_rows(store: RunStore, parts: list[str], images: int) -> list[dict[str, Any]]:
+    """So many rows, evenly spread over the first rows of a run's tag table.
+
+    Each has `image_id`, and `tags` as (tag, score), highest score first.
+    """
+    vocabulary = pq.read_table(store.open("vocabulary.parquet"))
+    tag_ids = {tag: tag_id for tag_id, tag in enumerate(vocabulary["tag"].to_pylist())}
+    if not parts:
+        return []
+    with store.open(parts[0]) as file:
+        batches = pq.ParquetFile(file).iter_batches(columns=["image_id", "tags", "tag_ids", "scores"])
+        rows = next(batches, None)
+    if rows is None:
+        return []
+    chosen = np.unique(np.linspace(0, rows.num_rows - 1, images).round().astype(int))
+    return [_row(row, tag_ids) for row in rows.take(chosen).to_pylist()]
+
+
+def _row(row: dict[str, Any], tag_ids: dict[str, int]) -> dict[str, Any]:
+    scores = dict(zip(row["tag_ids"], row["scores"], strict=True))
+    tags = [(tag, scores[tag_ids[tag]]) for tag in row["tags"]]
+    return {"image_id": row["image_id"], "tags": sorted(tags, key=lambda tag: -tag[1])}

@@ -1,0 +1,144 @@
+"""The main job: plan → fetch → decode → tag → commit → finalize."""
+
+import uuid
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from pipeline.accounting import Published
+from pipeline.cluster import ClusterShape, joined, start_fleet, survey
+from pipeline.config import Config
+from pipeline.driver import drive, pending_chunks
+from pipeline.finalize import finalize
+from pipeline.fleet import FleetSpec
+from pipeline.flow import FlowShape
+from pipeline.job import Job
+from pipeline.manifest import Input, open_input, still_there
+from pipeline.model_record import record_model
+from pipeline.pins import check_pins, pins
+from pipeline.plan import Plan, make_plan, read_plan
+from pipeline.progress import RunProgress
+from pipeline.replica import Replica, ReplicaSpec
+from pipeline.store import RunStore
+from ramcore.bundle import bundle_hash, demo_bundle, read_config
+from ramcore.describe import count_parameters
+
+_CHUNKS_PER_REPLICA = 8
+_FEWEST_CHUNK_ROWS, _MOST_CHUNK_ROWS = 16, 256
+_CPU_MICROBATCH, _CARD_MICROBATCH = 4, 32
+_VALUE_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
+_HANDOVERS = 8
+"""Hand-over actors at most: one for each node up to here."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a user asks for. input: INPUT as given; out: the run folder; limit: only so many rows of the input."""
+
+    input: str
+    out: str
+    config: Config
+    limit: int | None = None
+
+    @property
+    def bundle(self) -> Path:
+        """Folder of the model."""
+        return Path(self.config.model.bundle or demo_bundle()).absolute()
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of it. images: finished by this driver in `seconds`, replicas' start included."""
+
+    store: RunStore
+    published: Published
+    images: int
+    seconds: float
+
+
+def tag(request: Request, console: Console, replica_class: type = Replica) -> Result:
+    """Tag all images of an input into a run folder, or go on with the run that is there.
+
+    replica_class: what a replica runs, see `pipeline.fleet.FleetSpec`.
+    Raises RunError or RamcoreError; after a StoppedError the same call goes on where this one stopped.
+    """
+    store = RunStore(request.out)
+    asked = pins(request.config, request.input, request.limit, bundle_hash(request.bundle))
+    opened = _open(store, request, asked)
+    store.probe()
+    images, seconds = 0, 0.0
+    if isinstance(opened, Input) or pending_chunks(store, opened):
+        with joined():
+            shape = survey(request.config, _weight_bytes(request))
+            plan = _plan(store, opened, request, asked, shape) if isinstance(opened, Input) else opened
+            images, seconds = _tag_pending(request, store, plan, shape, console, replica_class)
+    return Result(store, finalize(store), images, seconds)
+
+
+def _open(store: RunStore, request: Request, asked: dict[str, Any]) -> Plan | Input:
+    """The plan of the run that is there already, or else INPUT; what cannot work is refused before a cluster starts."""
+    plan = read_plan(store)
+    if plan is None:
+        return open_input(request.input, request.config.manifest.keep)
+    check_pins(plan, asked, request.out)
+    return plan
+
+
+def _plan(store: RunStore, source: Input, request: Request, asked: dict[str, Any], shape: ClusterShape) -> Plan:
+    """Cut the input into chunks, once; another driver may be first, and then its plan is taken if it is the same."""
+    chunk_rows = request.config.plan.chunk_rows
+
+    def rows_per_chunk(rows: int) -> int:
+        if chunk_rows != "auto":
+            return chunk_rows
+        even = -(-rows // (_CHUNKS_PER_REPLICA * len(shape.slots)))
+        return min(max(even, _FEWEST_CHUNK_ROWS), _MOST_CHUNK_ROWS)
+
+    record_model(store, request.bundle)
+    resolved = asked | {"model.dtype": _dtype(request, shape)}
+    plan = make_plan(source.batches(), store, rows_per_chunk, request.limit, resolved)
+    check_pins(plan, asked, request.out)
+    return plan
+
+
+def _dtype(request: Request, shape: ClusterShape) -> str:
+    """The number type of the whole run, so that every card decides alike."""
+    dtype = request.config.model.dtype
+    if dtype != "auto":
+        return dtype
+    return "fp16" if all(slot.placement.device == "cuda" for slot in shape.slots) else "fp32"
+
+
+def _tag_pending(
+    request: Request, store: RunStore, plan: Plan, shape: ClusterShape, console: Console, replica_class: type
+) -> tuple[int, float]:
+    """Start the Fleet and drive the pending chunks through it; images finished, and the seconds that took."""
+    config = request.config
+    size = read_config(request.bundle).swin.image_size
+    dtype = plan.pinned["model.dtype"]
+    session = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"
+    job = Job(config, store, session, str(request.bundle), size, dtype)
+    microbatch = config.model.microbatch
+    if microbatch == "auto":
+        microbatch = _CARD_MICROBATCH if shape.has_cards else _CPU_MICROBATCH
+    replica = ReplicaSpec(job.bundle, dtype, microbatch, config.output.score_floor, config.output.top_k)
+    fleet = start_fleet(FleetSpec(config, store, session, replica, _weight_bytes(request), replica_class))
+    flow = FlowShape(
+        decoders=shape.decoders,
+        handovers=min(shape.nodes, _HANDOVERS),
+        replicas=len(shape.slots),
+        chunk_bytes=max(plan.chunk_rows(0), 1) * size * size * 3,
+    )
+    done = plan.counts["planned"] - sum(plan.chunk_rows(chunk) for chunk in pending_chunks(store, plan))
+    with RunProgress(console, total=plan.counts["planned"], done=done) as progress:
+        drive(job, plan, fleet, flow, progress, lambda: still_there(request.input))
+    return progress.finished, progress.elapsed_s
+
+
+def _weight_bytes(request: Request) -> int:
+    """The model's size in memory; an unresolved dtype counts as the widest."""
+    values = sum(count_parameters(read_config(request.bundle)).values())
+    return values * _VALUE_BYTES.get(request.config.model.dtype, 4)

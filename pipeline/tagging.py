@@ -1,0 +1,96 @@
+"""From a replica's stored scores to the rows of a chunk."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from pipeline.selection import Selection, merge, nothing_selected
+from pipeline.tables import TAG_FIELDS
+from ramcore.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True)
+class Part:
+    """What became of consecutive decoded images: a selection, or one image's reject."""
+
+    selection: Selection
+    error_kind: str | None = None
+    error_detail: str | None = None
+    attempts: int = 1
+
+
+def tagged_part(selection: Selection) -> Part:
+    """Images that the model has scored."""
+    return Part(selection)
+
+
+def rejected_part(kind: str, detail: str, attempts: int) -> Part:
+    """One image that could not be scored."""
+    return Part(nothing_selected(1), kind, detail, attempts)
+
+
+def tag_table(rows: pa.Table, parts: list[Part], vocabulary: Vocabulary) -> pa.Table:
+    """A chunk's rows with tags and scores; rejected rows keep their reason and have null tags.
+
+    rows: planned rows with tables.IMAGE_FIELDS; parts: of the rows without an error, in their order.
+    """
+    rows = _with_rejects(rows, parts)
+    tagged = np.array([kind is None for kind in rows["error_kind"].to_pylist()], dtype=bool)
+    selection = _accepted(parts)
+    for column, array in _tag_columns(tagged, selection, vocabulary).items():
+        rows = rows.append_column(column, array)
+    return rows
+
+
+def _with_rejects(rows: pa.Table, parts: list[Part]) -> pa.Table:
+    """Put the reasons of images that the model could not score into their rows."""
+    kinds, details = rows["error_kind"].to_pylist(), rows["error_detail"].to_pylist()
+    attempts = rows["attempts"].to_pylist()
+    decoded = iter([row for row, kind in enumerate(kinds) if kind is None])
+    for part in parts:
+        for finite in part.selection.finite:
+            row = next(decoded)
+            if part.error_kind is not None:
+                kinds[row], details[row], attempts[row] = part.error_kind, part.error_detail, part.attempts
+            elif not finite:
+                kinds[row], details[row] = "not_finite", "the model gave scores that are not finite numbers"
+    for name, values in (("error_kind", kinds), ("error_detail", details), ("attempts", attempts)):
+        position = rows.schema.get_field_index(name)
+        rows = rows.set_column(position, rows.schema.field(name), pa.array(values, rows.schema.field(name).type))
+    return rows
+
+
+def _accepted(parts: list[Part]) -> Selection:
+    """All parts as one selection, without the images that are rejected."""
+    merged = merge([part.selection for part in parts if part.error_kind is None])
+    return replace(merged, counts=merged.counts[merged.finite], finite=merged.finite[merged.finite])
+
+
+def _tag_columns(tagged: NDArray[np.bool_], selection: Selection, vocabulary: Vocabulary) -> dict[pa.Field, pa.Array]:
+    fired_ids = selection.tag_ids[selection.fired]
+    image = np.repeat(np.arange(len(selection.counts)), selection.counts)
+    fired_counts = np.bincount(image[selection.fired], minlength=len(selection.counts))
+    names = pa.array(vocabulary.tags, pa.string()).take(pa.array(fired_ids))
+    values = {
+        "tags": (fired_counts, names),
+        "tag_ids": (selection.counts, pa.array(selection.tag_ids)),
+        "scores": (selection.counts, pa.array(selection.scores)),
+    }
+    if any(vocabulary.tags_zh):
+        values["tags_zh"] = (fired_counts, pa.array(vocabulary.tags_zh, pa.string()).take(pa.array(fired_ids)))
+    else:
+        values["tags_zh"] = (np.zeros_like(fired_counts), pa.array([], pa.string()))
+    columns = {field.name: field for field in TAG_FIELDS}
+    arrays = {columns[name]: _lists(tagged, counts, flat) for name, (counts, flat) in values.items()}
+    arrays[columns["caption"]] = pa.nulls(len(tagged), pa.string())
+    return {field: arrays[field] for field in TAG_FIELDS}
+
+
+def _lists(tagged: NDArray[np.bool_], counts: NDArray[np.int64], values: pa.Array) -> pa.Array:
+    """Lists for every row: the next of `counts` values where it is tagged, null elsewhere."""
+    lengths = np.zeros(len(tagged), dtype=np.int64)
+    lengths[tagged] = counts
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(offsets), values, mask=pa.array(~tagged))

@@ -1,0 +1,75 @@
+"""One row for each attempt at a chunk: those that won, from the chunks; those that died or lost, from the events."""
+
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.events import read_events
+from pipeline.store import RunStore
+from pipeline.tables import TELEMETRY_SCHEMA, attempt_of
+
+
+def telemetry_table(store: RunStore, chunks: dict[int, str]) -> pa.Table:
+    """Telemetry of the run, in order of chunk. chunks: the object of each committed chunk.
+
+    outcome is "committed"; "beaten" where another driver was first; "died" where the replica was lost.
+    """
+    commits, others = _from_events(store)
+    rows = [_won(store, chunk, name, commits.get(chunk)) for chunk, name in chunks.items()]
+    return pa.Table.from_pylist(sorted([*rows, *others], key=_order), schema=TELEMETRY_SCHEMA)
+
+
+def _order(row: dict[str, Any]) -> tuple[int, int, str]:
+    return row["chunk"], row.get("started_at") or 0, row["outcome"]
+
+
+def _won(store: RunStore, chunk: int, name: str, commit_s: float | None) -> dict[str, Any]:
+    with store.open(name) as file:
+        parquet = pq.ParquetFile(file)
+        attempt = attempt_of(parquet.schema_arrow)
+        sizes = parquet.read(columns=["image_bytes"])["image_bytes"]
+    row = {name: attempt.get(name) for name in TELEMETRY_SCHEMA.names}
+    row |= {"chunk": chunk, "outcome": "committed", "images": len(sizes), "commit_s": commit_s}
+    row["bytes"] = sum(filter(None, sizes.to_pylist()))
+    return row | {key: _milliseconds(attempt[key]) for key in ("started_at", "ended_at")}
+
+
+def _from_events(store: RunStore) -> tuple[dict[int, float], list[dict[str, Any]]]:
+    """Seconds of each chunk's commit, and the attempts that came to nothing."""
+    commits: dict[int, float] = {}
+    others: list[dict[str, Any]] = []
+    leases: dict[str, dict[str, Any]] = {}
+    replicas: dict[str, dict[str, Any]] = {}
+    for event in sorted(read_events(store), key=lambda event: float(event["at"])):
+        match event["event"]:
+            case "replica_ready":
+                replicas[event["replica"]] = event
+            case "lease":
+                leases[event["lease"]] = event
+            case "replica_gone" if event["lease"] in leases:
+                others.append(_died(leases[event["lease"]], event, replicas.get(event["replica"], {})))
+            case "commit" if event["first"]:
+                commits[event["chunk"]] = event["commit_s"]
+            case "commit":
+                others.append({"chunk": event["chunk"], "outcome": "beaten", "ended_at": _milliseconds(event["at"])})
+    return commits, others
+
+
+def _died(lease: dict[str, Any], gone: dict[str, Any], replica: dict[str, Any]) -> dict[str, Any]:
+    chunk, first, last = lease["work"][:3]
+    return {
+        "chunk": chunk,
+        "outcome": "died",
+        "node_id": replica.get("node"),
+        "node_type": replica.get("node_type"),
+        "card": replica.get("card"),
+        "replica": gone["replica"],
+        "images": last - first,
+        "started_at": _milliseconds(lease["at"]),
+        "ended_at": _milliseconds(gone["at"]),
+    }
+
+
+def _milliseconds(seconds: float) -> int:
+    return round(seconds * 1000)
