@@ -28,7 +28,7 @@ def train(
 ) -> None:
     """Train a small RAM++ on drawn scenes, measure it on unseen ones, and write its bundle.
 
-    The demo recipe takes about 70 minutes on two cores. Every ten minutes the state so far is saved.
+    The demo recipe takes about 50 minutes on two cores. Every ten minutes the state so far is saved.
     """
     from ramcore.fit import TrainConfig
     from ramcore.train import train as run

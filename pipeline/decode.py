@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import ray
+import torch
 from numpy.typing import NDArray
 
 from pipeline.chunks import chunk_name
@@ -78,6 +79,7 @@ class Decoder:
         if plan is None:
             raise FileNotFoundError(f"{job.store.root} holds no plan")
         self._plan = plan
+        torch.set_num_threads(1)  # resizing is one of several decoders' work on this node
         self._pool = ThreadPoolExecutor(job.config.fetch.concurrency, thread_name_prefix="fetch")
         self._node_id = ray.get_runtime_context().get_node_id()
 

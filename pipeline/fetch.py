@@ -3,7 +3,7 @@
 import errno
 import os
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote_to_bytes, urlsplit
 
 from pipeline.config import FetchConfig
 
@@ -12,9 +12,12 @@ class FetchError(Exception):
     """The bytes of an image cannot be had. kind: an error kind of the stage "fetch"."""
 
     def __init__(self, kind: str, detail: str) -> None:
-        super().__init__(f"{kind}: {detail}")
+        super().__init__(kind, detail)
         self.kind = kind
         self.detail = detail
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.detail}"
 
 
 def fetch(uri: str, config: FetchConfig) -> bytes:
@@ -48,7 +51,7 @@ def local_path(uri: str) -> Path:
     scheme = uri.split("://", 1)[0].lower()
     if scheme != "file":
         raise FetchError("unsupported_uri", f"uris of scheme {scheme}:// cannot be read yet")
-    return Path(unquote(urlsplit(uri).path))
+    return Path(os.fsdecode(unquote_to_bytes(urlsplit(uri).path)))
 
 
 _BAD_NAME = (errno.ENAMETOOLONG, errno.ELOOP)

@@ -88,7 +88,8 @@ def publish(store: RunStore, plan: Plan) -> Published:
 
 
 def _read_chunk(store: RunStore, plan: Plan, chunk: int, name: str) -> pa.Table:
-    table = pq.read_table(store.open(name)).replace_schema_metadata()
+    with store.open(name) as file:
+        table = pq.read_table(file).replace_schema_metadata()
     if chunk >= plan.chunks or table.num_rows != plan.chunk_rows(chunk):
         planned = plan.chunk_rows(chunk) if chunk < plan.chunks else 0
         raise IncompleteError(f"{store.root}/{name} holds {table.num_rows} rows, the plan has {planned}")

@@ -13,7 +13,8 @@ def sample_rows(store: RunStore, parts: list[str], images: int) -> list[dict[str
 
     Each has `image_id`, and `tags` as (tag, score), highest score first.
     """
-    vocabulary = pq.read_table(store.open("vocabulary.parquet"))
+    with store.open("vocabulary.parquet") as file:
+        vocabulary = pq.read_table(file)
     tag_ids = {tag: tag_id for tag_id, tag in enumerate(vocabulary["tag"].to_pylist())}
     if not parts:
         return []

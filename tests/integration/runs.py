@@ -127,7 +127,9 @@ def ended(process: subprocess.Popen[str]) -> Iterator[subprocess.Popen[str]]:
     finally:
         if process.poll() is None:
             kill_tree(process.pid)
-            process.communicate()
+            process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
 
 
 def rows(out: Path) -> pd.DataFrame:

@@ -1,0 +1,309 @@
+"""Every kind of INPUT becomes the same stream of rows, or an error that says what to do."""
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from fsspec.implementations.memory import MemoryFileSystem
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from inputs import read, refused, touch, write
+
+from pipeline import manifest_readers
+from pipeline.manifest import BATCH_ROWS, open_input
+
+ROWS = [{"uri": "/a.jpg", "image_id": "007"}, {"uri": "/b.jpg", "image_id": "8"}]
+
+
+def manifest_of(rows, path):
+    """A manifest of the kind that the path's ending asks for, with columns uri and image_id."""
+    name = path.name.removesuffix(".gz")
+    if name.endswith(".parquet"):
+        pq.write_table(pa.Table.from_pylist(rows), path)
+        return path
+    separator = "\t" if name.endswith(".tsv") else ","
+    texts = {
+        ".csv": "uri,image_id\n" + "".join(separator.join(row.values()) + "\n" for row in rows),
+        ".tsv": "uri\timage_id\n" + "".join(separator.join(row.values()) + "\n" for row in rows),
+        ".jsonl": "".join(json.dumps(row) + "\n" for row in rows),
+        ".json": json.dumps(rows, indent=1),
+    }
+    return write(path, texts[name[name.index(".") :]])
+
+
+@pytest.mark.parametrize("ending", [".parquet", ".csv", ".tsv", ".jsonl", ".json"])
+@pytest.mark.parametrize("packed", ["", ".gz"])
+def test_manifests_of_every_kind_give_the_same_rows(tmp_path, ending, packed):
+    """The format of a manifest does not matter; ids keep their leading zeros."""
+    if ending == ".parquet" and packed:
+        refused(write(tmp_path / "m.parquet.gz", b"PAR1"), "neither a picture nor a manifest")
+        return
+    path = manifest_of(ROWS, tmp_path / f"m{ending}{packed}")
+    opened = open_input(str(path))
+    assert opened.kind == "manifest"
+    assert opened.schema.names == ["image_id", "uri"]
+    assert opened.schema.types == [pa.string(), pa.string()]
+    assert read(path) == [("007", "/a.jpg"), ("8", "/b.jpg")]
+
+
+@pytest.mark.parametrize("name", ["list.txt", "list.txt.gz", "LIST.TXT"])
+def test_text_manifest(tmp_path, name):
+    """A line of a .txt is a uri; blank lines are no rows; Windows line ends and a byte order mark do not matter."""
+    path = write(tmp_path / name, b"\xef\xbb\xbf/a.jpg\r\n\r\n  s3://b/c d.jpg \n/e,f.jpg")
+    assert read(path) == [(uri, uri) for uri in ("/a.jpg", "s3://b/c d.jpg", "/e,f.jpg")]
+
+
+def test_relative_uris_are_relative_to_the_manifest(tmp_path):
+    """Only relative paths get the manifest's folder in front; the id is the uri as it was written."""
+    written = ["a.jpg", "./b/c.jpg", "../d.jpg", "/abs.jpg", "file:///f.jpg", "https://h/x.jpg"]
+    path = write(tmp_path / "m.txt", "\n".join(written))
+    folder = str(tmp_path)
+    uris = [f"{folder}/a.jpg", f"{folder}/b/c.jpg", f"{folder}/../d.jpg", *written[3:]]
+    assert read(path) == list(zip(written, uris, strict=True))
+
+
+def test_input_as_a_relative_path_or_file_uri(tmp_path, monkeypatch):
+    """INPUT may be relative to the working directory, or a file:// uri with percent signs."""
+    folder = tmp_path / "with space"
+    touch(folder, "a.jpg")
+    monkeypatch.chdir(tmp_path)
+    expected = [("a.jpg", f"{folder}/a.jpg")]
+    assert read("with space") == expected
+    assert read(f"file://{tmp_path}/with%20space") == expected
+    assert read(f"file://localhost{tmp_path}/with%20space/*.jpg") == expected
+
+
+@pytest.mark.parametrize("name", ["uri", "url", "path", "image_path", "URL"])
+@pytest.mark.parametrize("id_name", ["image_id", "id", "key", "__key__"])
+def test_column_names(tmp_path, name, id_name):
+    """Each accepted name of the uri and id columns is found."""
+    path = write(tmp_path / "m.csv", f"other,{id_name},{name}\n1,x,/a.jpg\n")
+    assert read(path) == [("x", "/a.jpg")]
+
+
+def test_the_first_accepted_name_wins(tmp_path):
+    """With several accepted columns, the order of the names decides, not that of the columns."""
+    assert read(write(tmp_path / "m.csv", "URL,path,url,key,id\n1,2,/3,4,5\n")) == [("5", "/3")]
+
+
+def test_numbers_become_ids(tmp_path):
+    """Ids that are numbers become text, whole numbers without a decimal point."""
+    for ids, expected in ([[1, 2], ["1", "2"]], [[1.0, 2.5], ["1", "2.5"]], [["a", "b"], ["a", "b"]]):
+        table = pa.table({"id": ids, "uri": ["/a", "/b"]})
+        pq.write_table(table, tmp_path / "m.parquet")
+        write(tmp_path / "m.jsonl", "\n".join(map(json.dumps, table.to_pylist())))
+        for name in ("m.parquet", "m.jsonl"):
+            assert [row[0] for row in read(tmp_path / name)] == expected
+
+
+@pytest.mark.parametrize("kind", [pa.large_string(), pa.string_view(), pa.dictionary(pa.int32(), pa.string())])
+def test_other_text_types_of_parquet(tmp_path, kind):
+    """Text in any of Arrow's encodings is text."""
+    column = pa.array(["/a", "/b"]).cast(kind)
+    pq.write_table(pa.table({"uri": column, "id": column, "k": column}), tmp_path / "m.parquet")
+    assert read(tmp_path / "m.parquet", ["k"]) == [("/a", "/a", "/a"), ("/b", "/b", "/b")]
+
+
+def test_rows_without_uri_or_id_do_not_vanish(tmp_path):
+    """A missing uri is "", a missing id the uri, and where both are missing the row's number."""
+    rows = [("/a", "1"), (None, "2"), ("", "3"), ("/d", None), (None, None), ("", ""), ("/g", "")]
+    expected = [("1", "/a"), ("2", ""), ("3", ""), ("/d", "/d"), ("row:4", ""), ("row:5", ""), ("/g", "/g")]
+    table = pa.table({"uri": [uri for uri, _ in rows], "id": [key for _, key in rows]})
+    pq.write_table(table, tmp_path / "m.parquet")
+    write(tmp_path / "m.jsonl", "\n".join(map(json.dumps, table.to_pylist())))
+    write(tmp_path / "m.csv", "uri,id\n" + "".join(f"{uri or ''},{key or ''}\n" for uri, key in rows))
+    for name in ("m.parquet", "m.jsonl", "m.csv"):
+        for batch_rows in (BATCH_ROWS, 1, 3):
+            assert read(tmp_path / name, batch_rows=batch_rows) == expected
+
+
+def test_kept_columns_keep_their_types(tmp_path):
+    """Kept columns come in the asked order, with the manifest's types, nulls included."""
+    table = pa.table(
+        {
+            "n": pa.array([1, None], pa.int16()),
+            "uri": ["/a", "/b"],
+            "list": pa.array([[1.5], None], pa.list_(pa.float32())),
+            "when": pa.array([0, 1], pa.timestamp("ms", tz="UTC")),
+        }
+    )
+    pq.write_table(table, tmp_path / "m.parquet")
+    opened = open_input(str(tmp_path / "m.parquet"), ["when", "n", "list"])
+    assert opened.schema.names == ["image_id", "uri", "when", "n", "list"]
+    assert opened.schema.types[2:] == [table.schema.field(name).type for name in ("when", "n", "list")]
+    assert pa.Table.from_batches(opened.batches()).select(["n", "list"]).equals(table.select(["n", "list"]))
+
+
+def test_kept_columns_of_text_manifests(tmp_path):
+    """CSV columns stay text; JSON columns get the type that holds all their values, wherever they appear."""
+    path = write(tmp_path / "m.csv", "uri,n,zip\n/a,1,01234\n/b,,x\n")
+    assert read(path, ["zip", "n"]) == [("/a", "/a", "01234", "1"), ("/b", "/b", "x", "")]
+    lines = [{"uri": "/a", "n": 1, "t": None, "deep": None}, {"uri": "/b", "n": 2.5, "deep": {"x": 1}}, {"uri": "/c"}]
+    path = write(tmp_path / "m.jsonl", "\n".join(map(json.dumps, lines)))
+    opened = open_input(str(path), ["n", "t", "deep"], batch_rows=1)
+    table = pa.Table.from_batches(opened.batches())
+    assert table.schema.field("n").type == pa.float64()
+    assert table.schema.field("t").type == pa.string()
+    assert table["n"].to_pylist() == [1.0, 2.5, None]
+    assert table["deep"].to_pylist() == [None, {"x": 1}, None]
+
+
+def test_the_uri_column_can_be_kept_under_its_own_name(tmp_path):
+    """A column url may serve as uri and be kept as well."""
+    for path in (write(tmp_path / "m.csv", "url\na.jpg\n"), write(tmp_path / "m.jsonl", '{"url": "a.jpg"}')):
+        assert read(path, ["url"]) == [("a.jpg", f"{tmp_path}/a.jpg", "a.jpg")]
+
+
+def test_csv_quotes_and_newlines(tmp_path):
+    """Quoted fields hold separators, quotes and line ends; null and NA are text."""
+    path = write(tmp_path / "m.csv", '\ufeffuri,id\r\n"/a,b ""c"".jpg","two\nlines"\r\n/NA,null\r\n\r\n')
+    assert read(path) == [("two\nlines", '/a,b "c".jpg'), ("null", "/NA")]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("m.csv", "name,size\na,1\n", ["'name', 'size'", "uri, url, path"]),
+        ("m.csv", "uri,id\n/a,1\n/b\n", ["line 3", "1 fields instead of the header's 2", "'/b'"]),
+        ("m.csv", "uri,id\n/a,1\n/b,2,3\n", ["line 3", "3 fields instead of the header's 2"]),
+        ("m.csv", "uri,uri\n/a,1\n", ["two columns", "'uri'"]),
+        ("m.csv", b"uri\n/a\n/\xff\xfe\n", ["line 3", "UTF-8"]),
+        ("m.csv", "uri\n/a\n".encode("utf-16"), ["UTF-8"]),
+        ("m.csv", 'uri,note\n/a,"x\n/b,x\n/c,x\n', ["line 4", "quote that is not closed"]),
+        ("m.csv", 'uri,note\n/a,"x\n/b,x\n/c,"x"\n', ["line 4", "quote that is not closed"]),
+        ("m.csv", 'uri\n"' + "x\n" * 100_000, ["line 65", "quote that is not closed"]),
+        ("m.csv", "", ["empty"]),
+        ("m.csv", "uri,id\n", ["no rows"]),
+        ("m.csv.gz", b"uri\n/a\n", ["gzip"]),
+        ("m.txt", b"/a\n/\xff\n", ["line 2", "UTF-8"]),
+        ("m.txt", "\n \n", ["no rows"]),
+        ("m.jsonl", '{"uri": "/a"}\n\n{"uri": \n', ["line 3", "not JSON"]),
+        ("m.jsonl", '{"uri": "/a"}\n["/b"]\n', ["line 2", "not an object"]),
+        ("m.jsonl", '{"uri": "/a"}\n{"uri": 1e999, "id": true}\n', ["line 2", "'id' is true"]),
+        ("m.jsonl", '{"uri": "/a"}\n{"uri": ["/b"]}\n', ["line 2", "'uri'"]),
+        ("m.jsonl", b'{"uri": "/a"}\n{"uri": "\xff"}\n', ["line 2", "not JSON"]),
+        ("m.jsonl", '{"uri": "\\ud800"}\n', ["line 1", "surrogates"]),
+        ("m.jsonl", "", ["empty"]),
+        ("m.jsonl", '{"file": "/a"}\n', ["'file'", "uri, url, path"]),
+        ("m.json", '[{"uri": "/a"}, 3]', ["item 2", "not an object"]),
+        ("m.json", '[{"uri": "/a"}', ["not a JSON list"]),
+        ("m.json", "[]", ["empty"]),
+        ("m.json", "[" * 100_000, ["not a JSON list"]),
+        ("m.parquet", b"PAR1 and then nothing", ["not a Parquet file"]),
+        ("m.parquet", b"", ["not a Parquet file"]),
+        ("m.tar", b"ustar", ["neither a picture nor a manifest", ".parquet .csv"]),
+    ],
+)
+def test_malformed_manifests(tmp_path, name, content, words):
+    """A damaged manifest is refused with its name, and the place where that is known."""
+    path = tmp_path / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    refused(path, name, *words)
+
+
+def test_a_cut_gzip_is_refused(tmp_path):
+    """Half of a compressed manifest is not taken for a whole one."""
+    for name in ("m.csv.gz", "m.jsonl.gz", "m.txt.gz"):
+        content = "".join(f'{{"uri": "/{number}.jpg"}}\n' for number in range(5000))
+        path = write(tmp_path / name, "uri\n" + content if "csv" in name else content)
+        path.write_bytes(path.read_bytes()[:-2000])
+        refused(path, name, "damaged or cut")
+
+
+def test_a_cut_parquet_column_is_refused(tmp_path):
+    """Damage within a Parquet file is an InputError, too."""
+    uris = [f"/{number}" for number in np.random.default_rng(0).integers(0, 10**9, 20_000)]
+    pq.write_table(pa.table({"uri": uris}), tmp_path / "m.parquet", use_dictionary=False)
+    data = bytearray((tmp_path / "m.parquet").read_bytes())
+    data[200:30_000] = bytes(29_800)
+    (tmp_path / "m.parquet").write_bytes(data)
+    refused(tmp_path / "m.parquet", "m.parquet", "Parquet")
+
+
+def test_lines_have_a_limit(tmp_path, monkeypatch):
+    """A line that never ends is refused instead of filling the memory."""
+    monkeypatch.setattr(manifest_readers, "_MAX_LINE_BYTES", 100)
+    refused(write(tmp_path / "m.txt", "/a\n" + "x" * 200), "line 2", "100 bytes")
+
+
+def test_columns_that_cannot_be_kept(tmp_path):
+    """A missing column, a name of the output's own and a mixture of types are refused by name."""
+    path = write(tmp_path / "m.csv", "uri,width\n/a,3\n")
+    refused(path, "'colour'", "'uri', 'width'", keep=["colour"])
+    refused(path, "'width'", "rename", keep=["width"])
+    refused(path, "'uri'", "rename", keep=["uri"])
+    refused(write(tmp_path / "k.csv", "uri,k\n/a,3\n"), "'k'", "twice", keep=["k", "k"])
+    path = write(tmp_path / "m.jsonl", '{"uri": "/a", "k": 1}\n{"uri": "/b", "k": "x"}\n')
+    refused(path, "line 1 to line 2", "'k'", keep=["k"])
+    refused(path, "changes its type", "k", keep=["k"], batch_rows=1)
+    touch(tmp_path / "pictures", "a.jpg")
+    refused(tmp_path / "pictures", "directory", "manifest.keep", keep=["k"])
+
+
+def test_columns_of_images_are_not_read_yet(tmp_path):
+    """Image bytes in Parquet are recognised, and the message says what to do."""
+    pq.write_table(pa.table({"image_bytes": [b"x"]}), tmp_path / "a.parquet")
+    pq.write_table(pa.table({"image": [{"bytes": b"x", "path": None}]}), tmp_path / "b.parquet")
+    refused(tmp_path / "a.parquet", "'image_bytes' holds images themselves")
+    refused(tmp_path / "b.parquet", "'image' holds images themselves")
+    pq.write_table(pa.table({"uri": [True]}), tmp_path / "c.parquet")
+    refused(tmp_path / "c.parquet", "'uri' is of type bool")
+
+
+def test_inputs_that_hold_nothing(tmp_path):
+    """Nothing there, nothing that matches, nothing that is an image: refused, each with its remedy."""
+    refused(tmp_path / "missing", "no such file or folder")
+    refused("", "INPUT is empty")
+    refused("s3://bucket/x", "s3:// is not read yet", "mount")
+    refused(f"{tmp_path}/*.jpg", "no file matches")
+    refused(f"{tmp_path}/missing/*.jpg", "no file matches")
+    refused(tmp_path, "no images in this folder", "0 files")
+    touch(tmp_path, "a.md", "b.md")
+    refused(tmp_path, "no images in this folder", "2 files have other extensions", ".jpg")
+    refused(tmp_path / "a.md", "neither a picture nor a manifest")
+    manifest_of(ROWS, tmp_path / "m.csv")
+    refused(f"{tmp_path}/*.csv", "matches manifests")
+
+
+def test_rows_are_read_once(tmp_path):
+    """A second reading would silently be empty: it is an error."""
+    opened = open_input(str(manifest_of(ROWS, tmp_path / "m.csv")))
+    list(opened.batches())
+    with pytest.raises(RuntimeError, match="only once"):
+        opened.batches()
+
+
+def test_other_file_systems():
+    """Folders, globs and manifests are read through fsspec; uris have the scheme."""
+    memory = MemoryFileSystem()
+    memory.store.clear()
+    memory.pipe({"/bucket/x/a.jpg": b"1", "/bucket/b.png": b"2", "/bucket/m.csv": b"uri,id\nx/a.jpg,1\n"})
+    try:
+        everything = [("b.png", "memory://bucket/b.png"), ("x/a.jpg", "memory://bucket/x/a.jpg")]
+        assert [(k, u.replace("///", "//")) for k, u in read("memory://bucket", filesystem=memory)] == everything
+        rows = read("memory://bucket/**/*.jpg", filesystem=memory)
+        assert [(k, u.replace("///", "//")) for k, u in rows] == everything[1:]
+        rows = read("memory://bucket/m.csv", filesystem=memory)
+        assert [(k, u.replace("///", "//")) for k, u in rows] == [("1", "memory://bucket/x/a.jpg")]
+    finally:
+        memory.store.clear()
+
+
+text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8)
+
+
+@given(st.lists(st.tuples(text, text), min_size=1, max_size=20), st.integers(1, 7))
+@settings(max_examples=100, deadline=None)
+def test_any_text_survives_csv_json_and_parquet(tmp_path_factory, rows, batch_rows):
+    """Whatever an id or uri holds, the formats agree on the rows, at any size of batches."""
+    folder = tmp_path_factory.mktemp("m")
+    table = pa.table({"uri": [f"/{uri}" for uri, _ in rows], "id": [key for _, key in rows]})
+    pq.write_table(table, folder / "m.parquet")
+    write(folder / "m.jsonl", "".join(json.dumps(row) + "\n" for row in table.to_pylist()))
+    quoted = [[f'"{value.replace(chr(34), chr(34) * 2)}"' for value in row.values()] for row in table.to_pylist()]
+    write(folder / "m.csv", "uri,id\n" + "".join(",".join(row) + "\n" for row in quoted))
+    expected = [(key or f"/{uri}", f"/{uri}") for uri, key in rows]
+    for name in ("m.parquet", "m.jsonl", "m.csv"):
+        assert read(folder / name, batch_rows=batch_rows) == expected
