@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 import uuid
 import warnings
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from pipeline.config import Config
 from pipeline.errors import ClusterError
 from pipeline.fleet import Fleet, FleetSpec
 
+_CONNECT_TIMEOUT_S = 10.0
 _QUIET = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_DATA_DISABLE_PROGRESS_BARS": "1"}
 
 
@@ -44,6 +46,7 @@ def joined() -> Iterator[None]:
         os.environ.setdefault(name, value)
     address = os.environ.get("RAY_ADDRESS") or "local"
     warnings.filterwarnings("ignore", module="ray")
+    _check_address(address)
     try:
         own: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
         ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING, namespace="ramfleet", **own)
@@ -53,6 +56,19 @@ def joined() -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _check_address(address: str) -> None:
+    """Ray itself would try for minutes to reach an address where nobody answers."""
+    if address.startswith("ray://"):
+        raise ClusterError(f"RAY_ADDRESS={address}: Ray Client is not supported; start the command on a cluster node")
+    host, _, port = address.rpartition(":")
+    if not port.isdigit():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=_CONNECT_TIMEOUT_S).close()
+    except OSError as error:
+        raise ClusterError(f"RAY_ADDRESS={address}: no cluster answers there: {error.strerror or error}") from error
 
 
 def survey(config: Config, weight_bytes: int) -> ClusterShape:

@@ -137,8 +137,9 @@ def rows(out: Path) -> pd.DataFrame:
     document = json.loads((out / "run.json").read_text())
     parts = [pd.read_parquet(out / name) for folder in ("tags", "rejects") for name in document["parts"][folder]]
     table = pd.concat(parts)
-    if table["image_id"].duplicated().any():
-        raise AssertionError(f"duplicate rows: {table['image_id'][table['image_id'].duplicated()].tolist()}")
+    doubled = table["image_id"][table.duplicated(["image_id", "uri"])]
+    if len(doubled):
+        raise AssertionError(f"duplicate rows: {doubled.tolist()}")
     return table.set_index("image_id").sort_index()
 
 
