@@ -41,6 +41,7 @@ class Run:
     bundle: Path
     options: list[str] = field(default_factory=list)
     environment: dict[str, str] = field(default_factory=dict)
+    output: str = ""
 
     def start(self) -> subprocess.Popen[str]:
         arguments = [str(self.input), "--out", str(self.out), "--model", str(self.bundle)]
