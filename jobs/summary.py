@@ -28,7 +28,7 @@ def print_result(console: Console, result: Result) -> None:
     if result.published.frequent_tags:
         console.print(_frequent(result))
     for row in sample_rows(result.store, result.published.parts["tags"], _SAMPLES):
-        console.print(_sample(row), soft_wrap=True)
+        console.print(_sample(row))
     console.print(
         f'\nTag table: {result.store.root}/tags   pandas.read_parquet("{result.store.root}/tags")',
         markup=False,

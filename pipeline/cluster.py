@@ -12,6 +12,7 @@ from typing import Any
 
 import ray
 from ray.exceptions import RayError
+from rich.console import Console
 
 from pipeline.cards import Slot, decode_cpus, plan_slots, replica_device
 from pipeline.config import Config
@@ -37,7 +38,7 @@ class ClusterShape:
 
 
 @contextmanager
-def joined() -> Iterator[None]:
+def joined(console: Console) -> Iterator[None]:
     """Within: this process is the driver of the cluster at RAY_ADDRESS, or of one of its own on this machine.
 
     Raises ClusterError if there is no such cluster.
@@ -49,7 +50,8 @@ def joined() -> Iterator[None]:
     _check_address(address)
     try:
         own: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
-        ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING, namespace="ramfleet", **own)
+        with console.status("starting Ray on this machine" if own else f"joining the Ray cluster {address}"):
+            ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING, namespace="ramfleet", **own)
     except (ConnectionError, RayError, ValueError) as error:
         raise ClusterError(f"RAY_ADDRESS={address}: no cluster answers there: {error}") from error
     try:

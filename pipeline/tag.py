@@ -71,11 +71,14 @@ def tag(request: Request, console: Console, replica_class: type = Replica) -> Re
     store.probe()
     images, seconds = 0, 0.0
     if isinstance(opened, Input) or pending_chunks(store, opened):
-        with joined():
+        with joined(console):
             shape = survey(request.config, _weight_bytes(request))
-            plan = _plan(store, opened, request, asked, shape) if isinstance(opened, Input) else opened
+            with console.status("planning"):
+                plan = _plan(store, opened, request, asked, shape) if isinstance(opened, Input) else opened
             images, seconds = _tag_pending(request, store, plan, shape, console, replica_class)
-    return Result(store, finalize(store), images, seconds)
+    with console.status("writing the tables"):
+        published = finalize(store)
+    return Result(store, published, images, seconds)
 
 
 def _open(store: RunStore, request: Request, asked: dict[str, Any]) -> Plan | Input:
