@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+import jobs.vocabulary
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
     from ramcore.describe import Description
 
 app = typer.Typer(help="Make and look at model bundles.", no_args_is_help=True)
+app.command("vocabulary")(jobs.vocabulary.vocabulary)
 
 
 @app.command()

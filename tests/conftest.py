@@ -79,3 +79,11 @@ def _convert(kind, files, tmp_path_factory, **more):
     out = tmp_path_factory.mktemp("bundles") / kind
     convert_checkpoint(kind, files.checkpoint, files.tags, out, files.tags_zh, files.thresholds, **more)
     return out
+
+
+@pytest.fixture(scope="session")
+def tiny_clip(tmp_path_factory):
+    """Folder of a tiny CLIP text model of 512 channels with random weights."""
+    from clip import save_tiny_clip
+
+    return save_tiny_clip(tmp_path_factory.mktemp("text") / "clip")
