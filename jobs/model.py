@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+import jobs.check
 import jobs.vocabulary
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from ramcore.describe import Description
 
 app = typer.Typer(help="Make and look at model bundles.", no_args_is_help=True)
+app.command("check")(jobs.check.check)
 app.command("vocabulary")(jobs.vocabulary.vocabulary)
 
 
