@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import jobs.check
+import jobs.pull
 import jobs.vocabulary
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Make and look at model bundles.", no_args_is_help=True)
 app.command("check")(jobs.check.check)
+app.command("pull")(jobs.pull.pull)
 app.command("vocabulary")(jobs.vocabulary.vocabulary)
 
 
@@ -103,6 +105,8 @@ def _parts(description: "Description") -> "Table":
     table.add_section()
     totals = sum(description.parameters.values()), sum(description.flops.values())
     table.add_row("all", *_amounts(*totals))
+    if description.caption_flops:
+        table.add_row("one caption", "", "", _amounts(0, description.caption_flops)[2])
     return table
 
 
