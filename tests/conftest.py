@@ -9,6 +9,16 @@ import torch
 from ramcore.convert import convert_checkpoint
 from ramcore.ram_plus import RamPlus
 
+# Threads that share out tiny tensors cost more than they gain, thirty times more where cores are busy.
+_ALL_THREADS = torch.get_num_threads()
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def threads(request):
+    """One thread for PyTorch, all of them in slow tests, whose models are of full size."""
+    torch.set_num_threads(_ALL_THREADS if request.node.get_closest_marker("slow") else 1)
+
 
 @pytest.fixture(scope="session")
 def tiny_golden():
