@@ -65,15 +65,21 @@ def convert_checkpoint(
     if kind == "tag2text":
         vocabulary = _with_tag2text_rules(vocabulary, thresholds is not None)
     state = translate_keys(read_checkpoint(checkpoint), kind)
-    shapes = {key: tuple(tensor.shape) for key, tensor in state.items()}
-    config = infer_config(kind, shapes, len(vocabulary))
-    problems = describe_mismatch(expected_shapes(config), shapes)
-    if problems:
-        raise CheckpointError(f"{checkpoint} is no {kind} checkpoint: {problems}")
+    config = _fitting_config(kind, checkpoint, state, len(vocabulary))
     if image_size is not None:
         config, state = resize_model(config, state, image_size)
     card = _model_card(config, Path(checkpoint).name)
     save_bundle(out, model_class(kind).from_state(config, state), config, vocabulary, card, tokenizer=tokenizer)
+    return config
+
+
+def _fitting_config(kind: str, checkpoint: str | Path, state: Mapping[str, Tensor], num_tags: int) -> ModelConfig:
+    """The config that these tensors are exactly the state dict of."""
+    shapes = {key: tuple(tensor.shape) for key, tensor in state.items()}
+    config = infer_config(kind, shapes, num_tags)
+    problems = describe_mismatch(expected_shapes(config), shapes)
+    if problems:
+        raise CheckpointError(f"{checkpoint} is no {kind} checkpoint: {problems}")
     return config
 
 
