@@ -6,12 +6,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+import jobs.check
+import jobs.pull
+import jobs.vocabulary
+
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from ramcore.config import ModelConfig
     from ramcore.describe import Description
 
 app = typer.Typer(help="Make and look at model bundles.", no_args_is_help=True)
+app.command("check")(jobs.check.check)
+app.command("pull")(jobs.pull.pull)
+app.command("vocabulary")(jobs.vocabulary.vocabulary)
 
 
 @app.command()
@@ -19,21 +27,25 @@ def convert(
     checkpoint: Annotated[Path, typer.Option(help="Released checkpoint (.pth).", dir_okay=False)],
     tags: Annotated[Path, typer.Option(help="Tag list, one tag per line.", dir_okay=False)],
     out: Annotated[Path, typer.Option(help="New folder for the bundle.")],
-    kind: Annotated[str, typer.Option(help="Kind of model: ram_plus.")] = "ram_plus",
+    kind: Annotated[str, typer.Option(help="Kind of model: ram_plus, ram or tag2text.")] = "ram_plus",
     tags_zh: Annotated[Path | None, typer.Option(help="Chinese names, line by line.", dir_okay=False)] = None,
     thresholds: Annotated[
         Path | None, typer.Option(help="Thresholds, line by line; without it all are 0.68.", dir_okay=False)
     ] = None,
-    image_size: Annotated[int | None, typer.Option(help="Check that the checkpoint is for this many pixels.")] = None,
+    image_size: Annotated[
+        int | None, typer.Option(help="Input size in pixels; another than the checkpoint's is interpolated.")
+    ] = None,
+    tokenizer: Annotated[
+        Path | None, typer.Option(help="For tag2text: vocab.txt of bert-base-uncased.", dir_okay=False)
+    ] = None,
 ) -> None:
     """Make a bundle from a released checkpoint; nothing in the file is executed."""
     from ramcore.convert import convert_checkpoint
 
-    config = convert_checkpoint(kind, checkpoint, tags, out, tags_zh, thresholds, image_size=image_size)
-    typer.echo(
-        f"{out}: {config.kind}, {config.num_tags} tags × {config.descriptions_per_tag} descriptions, "
-        f"{config.image_size} pixels"
+    config = convert_checkpoint(
+        kind, checkpoint, tags, out, tags_zh, thresholds, image_size=image_size, tokenizer=tokenizer
     )
+    typer.echo(f"{out}: {config.kind}, {_tags(config)}, {config.image_size} pixels")
 
 
 @app.command()
@@ -70,7 +82,7 @@ def _facts(description: "Description") -> "Table":
         f"window {swin.window_size}",
     )
     table.add_row("tagging head", f"{head.num_layers} layers, {head.hidden_size} channels, {head.num_heads} heads")
-    table.add_row("tags", f"{config.num_tags} × {config.descriptions_per_tag} descriptions")
+    table.add_row("tags", _tags(config))
     table.add_row("without Chinese name", str(description.without_chinese))
     table.add_row(
         "thresholds",
@@ -93,6 +105,8 @@ def _parts(description: "Description") -> "Table":
     table.add_section()
     totals = sum(description.parameters.values()), sum(description.flops.values())
     table.add_row("all", *_amounts(*totals))
+    if description.caption_flops:
+        table.add_row("one caption", "", "", _amounts(0, description.caption_flops)[2])
     return table
 
 
@@ -111,6 +125,15 @@ def _amounts(parameters: int, flops: int) -> tuple[str, str, str]:
     gflops = flops / 1e9
     digits = 1 if gflops >= 1 else 4
     return f"{parameters:,}", f"{parameters * 4 / 2**20:.1f}", f"{gflops:.{digits}f}"
+
+
+def _tags(config: "ModelConfig") -> str:
+    counts = config.descriptions_per_tag
+    if config.kind != "ram_plus":
+        return f"{config.num_tags} tags"
+    if isinstance(counts, int):
+        return f"{config.num_tags} tags × {counts} descriptions"
+    return f"{config.num_tags} tags of {min(counts)} to {max(counts)} descriptions, {sum(counts)} in all"
 
 
 def _slashes(numbers: tuple[int, ...]) -> str:

@@ -4,6 +4,7 @@
     model.safetensors   the weights, named as in the model's state dict
     vocabulary.csv      tag_id, tag, tag_zh, threshold
     README.md           the model card
+    vocab.txt           for tag2text, the tokenizer of captions
 
 PyTorch is imported only where weights are read or written: reading a config or a vocabulary is cheap.
 """
@@ -27,11 +28,13 @@ if TYPE_CHECKING:
     from torch import nn
 
     from ramcore.tagger import Tagger
+    from ramcore.tokenizer import Tokenizer
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 VOCABULARY_FILE = "vocabulary.csv"
 CARD_FILE = "README.md"
+TOKENIZER_FILE = "vocab.txt"
 HASHED_FILES = (CONFIG_FILE, WEIGHTS_FILE, VOCABULARY_FILE)
 
 
@@ -68,8 +71,9 @@ def load(
         )
     chosen_device = resolve_device(device)
     chosen_dtype = resolve_dtype(dtype, chosen_device)
+    tokenizer = _load_tokenizer(_file(folder, TOKENIZER_FILE) if config.caption else None, config)
     model = load_model(config, _file(folder, WEIGHTS_FILE), chosen_device, chosen_dtype)
-    return Tagger(model, vocabulary, bundle=folder)
+    return Tagger(model, vocabulary, bundle=folder, tokenizer=tokenizer)
 
 
 def save_bundle(
@@ -79,21 +83,27 @@ def save_bundle(
     vocabulary: Vocabulary,
     readme: str,
     *,
+    tokenizer: str | Path | None = None,
     overwrite: bool = False,
 ) -> None:
     """Write a bundle; the folder appears whole or not at all. Weights are stored in the model's dtype.
 
+    tokenizer: for kind tag2text, the vocab.txt to copy into it.
+
     The folder may exist if it is empty or, with `overwrite`, if it is a bundle already. Otherwise, or when
-    vocabulary and config disagree, raises `BundleError`.
+    vocabulary, tokenizer and config disagree, raises `BundleError`.
     """
     from ramcore.weights import save_weights
 
     if len(vocabulary) != config.num_tags:
         raise BundleError(f"{len(vocabulary)} tags in the vocabulary, num_tags {config.num_tags} in the config")
+    _load_tokenizer(tokenizer, config)
     with _replacing(Path(dir), overwrite) as folder:
         (folder / CONFIG_FILE).write_text(config.to_json(), encoding="utf-8")
         vocabulary.to_csv(folder / VOCABULARY_FILE)
         (folder / CARD_FILE).write_text(readme, encoding="utf-8")
+        if tokenizer is not None:
+            shutil.copyfile(tokenizer, folder / TOKENIZER_FILE)
         save_weights(model, folder / WEIGHTS_FILE)
 
 
@@ -114,10 +124,12 @@ def read_vocabulary(dir: str | Path) -> Vocabulary:
 def bundle_hash(dir: str | Path) -> str:
     """Identity of what the bundle computes, 64 hex digits; the model card does not count.
 
-    It is the sha256 of what `sha256sum config.json model.safetensors vocabulary.csv` prints in the folder.
+    It is the sha256 of what `sha256sum config.json model.safetensors vocabulary.csv` prints in the folder, for
+    tag2text with `vocab.txt` as a fourth file.
     """
     lines = []
-    for name in HASHED_FILES:
+    tokenizer = (TOKENIZER_FILE,) if read_config(dir).kind == "tag2text" else ()
+    for name in HASHED_FILES + tokenizer:
         with _file(Path(dir), name).open("rb") as file:
             lines.append(f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {name}\n")
     return hashlib.sha256("".join(lines).encode()).hexdigest()
@@ -150,6 +162,23 @@ def _replacing(target: Path, overwrite: bool) -> Iterator[Path]:
         os.replace(folder, target)
     finally:
         shutil.rmtree(work)
+
+
+def _load_tokenizer(path: str | Path | None, config: ModelConfig) -> "Tokenizer | None":
+    """The tokenizer of this file if it is the one that the config asks for; `BundleError` if not."""
+    if (path is not None) != (config.caption is not None):
+        raise BundleError(f"kind is {config.kind}, tokenizer is {path}: tag2text needs a vocab.txt, others need none")
+    if path is None or config.caption is None:
+        return None
+    from ramcore.tokenizer import Tokenizer
+
+    tokenizer = Tokenizer(path)
+    if len(tokenizer) != config.caption.vocab_size:
+        raise BundleError(
+            f"{path} makes {len(tokenizer)} tokens with [DEC] and [ENC], the model has {config.caption.vocab_size}: "
+            "give the vocab.txt of bert-base-uncased"
+        )
+    return tokenizer
 
 
 def _file(folder: Path, name: str) -> Path:

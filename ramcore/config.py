@@ -106,13 +106,37 @@ class HeadConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CaptionConfig:
+    """Tag2Text's caption side: a BERT that reads tags and image, and a BERT that writes.
+
+    Channels, feed-forward width and layer norm epsilon are those of the tagging head, whose layers the tag
+    encoder shares. vocab_size: tokens with the two added ones, [DEC] and [ENC], which come last;
+    num_positions: longest text in tokens; num_heads: attention heads of both BERTs.
+    """
+
+    vocab_size: int = 30524
+    num_positions: int = 512
+    num_heads: int = 12
+    num_encoder_layers: int = 12
+    num_decoder_layers: int = 12
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            _positive_int(f"caption.{field.name}", getattr(self, field.name))
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelConfig:
     """Everything needed to build a model and to prepare its input; `config.json` of a bundle.
 
     kind: one of `KINDS`.
     swin, head: the two networks.
-    embed_dim: channels of the text embeddings that stand for the tags (512: CLIP ViT-B/16).
-    num_tags, descriptions_per_tag: `label_embed` has num_tags · descriptions_per_tag rows, tag by tag.
+    embed_dim: channels of the text embeddings that stand for the tags (512: CLIP ViT-B/16); for tag2text, which
+        has none, the channels of its visual tokens.
+    num_tags, descriptions_per_tag: `label_embed` holds the descriptions tag by tag: the same number for each
+        tag, or a tuple with one number per tag (as many times the same one is stored as that number).
+        Only ram_plus has more than 1.
+    caption: the caption side of tag2text, None for the others.
     image_mean, image_std: normalisation of RGB values in [0, 1].
     demo: True for the bundle that ships with the package and knows drawn scenes only.
     """
@@ -122,7 +146,8 @@ class ModelConfig:
     head: HeadConfig
     embed_dim: int = 512
     num_tags: int
-    descriptions_per_tag: int = 51
+    descriptions_per_tag: int | tuple[int, ...] = 51
+    caption: CaptionConfig | None = None
     image_mean: tuple[float, float, float] = IMAGENET_MEAN
     image_std: tuple[float, float, float] = IMAGENET_STD
     demo: bool = False
@@ -130,14 +155,43 @@ class ModelConfig:
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise _bad("kind", self.kind, f"give one of {', '.join(KINDS)}")
-        for name in ("embed_dim", "num_tags", "descriptions_per_tag"):
+        for name in ("embed_dim", "num_tags"):
             _positive_int(name, getattr(self, name))
+        _freeze(self, "descriptions_per_tag", _description_counts(self.descriptions_per_tag, self.num_tags))
+        self._check_kind()
         for name in ("image_mean", "image_std"):
             _freeze(self, name, _three_numbers(name, getattr(self, name)))
         if min(self.image_std) <= 0:
             raise _bad("image_std", self.image_std, "give numbers above 0")
         if not isinstance(self.demo, bool):
             raise _bad("demo", self.demo, "give true or false")
+
+    def _check_kind(self) -> None:
+        if self.kind != "ram_plus" and self.descriptions_per_tag != 1:
+            raise _bad("descriptions_per_tag", self.descriptions_per_tag, f"give 1 for kind {self.kind}")
+        if (self.caption is not None) != (self.kind == "tag2text"):
+            raise _bad("caption", self.caption, "give it for kind tag2text, and for no other")
+        if self.caption is None:
+            return
+        if self.embed_dim != self.swin.num_features:
+            raise _bad("embed_dim", self.embed_dim, f"give {self.swin.num_features}, the visual tokens' channels")
+        if self.head.hidden_size % self.caption.num_heads:
+            remedy = f"give a divisor of head.hidden_size {self.head.hidden_size}"
+            raise _bad("caption.num_heads", self.caption.num_heads, remedy)
+        if self.caption.num_encoder_layers < self.head.num_layers:
+            remedy = f"give at least head.num_layers {self.head.num_layers}, which the tag encoder shares"
+            raise _bad("caption.num_encoder_layers", self.caption.num_encoder_layers, remedy)
+
+    @property
+    def description_counts(self) -> tuple[int, ...]:
+        """Number of descriptions of each tag."""
+        counts = self.descriptions_per_tag
+        return counts if isinstance(counts, tuple) else (counts,) * self.num_tags
+
+    @property
+    def num_descriptions(self) -> int:
+        """Descriptions of all tags together: the rows of `label_embed`."""
+        return sum(self.description_counts)
 
     @property
     def image_size(self) -> int:
@@ -146,7 +200,10 @@ class ModelConfig:
 
     def to_json(self) -> str:
         """The config as an indented JSON document that ends in a newline."""
-        return json.dumps(asdict(self), indent=2) + "\n"
+        document = asdict(self)
+        if self.caption is None:
+            del document["caption"]
+        return json.dumps(document, indent=2) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> "ModelConfig":
@@ -158,6 +215,8 @@ class ModelConfig:
         values = _only_fields(cls, document, "")
         values["swin"] = SwinConfig(**_only_fields(SwinConfig, values["swin"], "swin."))
         values["head"] = HeadConfig(**_only_fields(HeadConfig, values["head"], "head."))
+        if values.get("caption") is not None:
+            values["caption"] = CaptionConfig(**_only_fields(CaptionConfig, values["caption"], "caption."))
         return cls(**values)
 
 
@@ -179,10 +238,34 @@ def ram_plus_preset(backbone: str = "swin_l", image_size: int = 384, num_tags: i
 
     backbone: a key of `SWIN_PRESETS`; image_size: 384 or 224. Anything else raises `BundleError`.
     """
+    swin = _swin_preset(backbone, image_size)
+    return ModelConfig(kind="ram_plus", swin=swin, head=HeadConfig(), num_tags=num_tags)
+
+
+def ram_preset(backbone: str = "swin_l", image_size: int = 384, num_tags: int = 4585) -> ModelConfig:
+    """The released RAM architecture: one embedding per tag; arguments as for `ram_plus_preset`."""
+    swin = _swin_preset(backbone, image_size)
+    return ModelConfig(kind="ram", swin=swin, head=HeadConfig(), num_tags=num_tags, descriptions_per_tag=1)
+
+
+def tag2text_preset(backbone: str = "swin_b", image_size: int = 384, num_tags: int = 3429) -> ModelConfig:
+    """The released Tag2Text architecture, caption side included; arguments as for `ram_plus_preset`."""
+    swin = _swin_preset(backbone, image_size)
+    return ModelConfig(
+        kind="tag2text",
+        swin=swin,
+        head=HeadConfig(),
+        embed_dim=swin.num_features,
+        num_tags=num_tags,
+        descriptions_per_tag=1,
+        caption=CaptionConfig(),
+    )
+
+
+def _swin_preset(backbone: str, image_size: int) -> SwinConfig:
     if backbone not in SWIN_PRESETS:
         raise _bad("backbone", backbone, f"give one of {', '.join(SWIN_PRESETS)}")
-    swin = SWIN_PRESETS[backbone](image_size)
-    return ModelConfig(kind="ram_plus", swin=swin, head=HeadConfig(), num_tags=num_tags)
+    return SWIN_PRESETS[backbone](image_size)
 
 
 def _released_swin(image_size: int, embed_dim: int, num_heads: tuple[int, ...], drop_path_rate: float) -> SwinConfig:
@@ -217,6 +300,16 @@ def _positive_ints(field: str, value: object) -> tuple[int, ...]:
     if not isinstance(value, (list, tuple)) or not value:
         raise _bad(field, value, "give a list of whole numbers, one per stage")
     return tuple(_positive_int(field, item) for item in value)
+
+
+def _description_counts(value: object, num_tags: int) -> int | tuple[int, ...]:
+    if not isinstance(value, (list, tuple)):
+        return _positive_int("descriptions_per_tag", value)
+    counts = _positive_ints("descriptions_per_tag", value)
+    if len(counts) != num_tags:
+        raise _bad("descriptions_per_tag", f"a list of {len(counts)}", f"give one number per tag, {num_tags}")
+    # One way to write each model, so that equal models have equal configs and hashes.
+    return counts[0] if len(set(counts)) == 1 else counts
 
 
 def _number(field: str, value: object) -> float:

@@ -15,6 +15,8 @@ from ramcore.vocabulary import Vocabulary
 _ACTIVATION_OVERHEAD = 1.7
 _CUDA_CONTEXT_BYTES = 600 * 2**20
 
+_TAG_TOKENS = 40  # of the text that the caption side reads
+
 _BYTES = {"fp32": 4, "fp16": 2}
 
 
@@ -22,7 +24,8 @@ _BYTES = {"fp32": 4, "fp16": 2}
 class Description:
     """The facts that `ramfleet model show` prints.
 
-    parameters, flops: per part, flops per image with a multiply-add counted as two operations.
+    parameters, flops: per part, flops per image with a multiply-add counted as two operations; caption_flops:
+    of a caption of 50 tokens, 0 for a kind without.
     never_fire: tags whose threshold is 1 or more, which no score exceeds.
     vram_bytes: estimate by dtype and micro-batch.
     """
@@ -35,6 +38,7 @@ class Description:
     without_chinese: int
     parameters: dict[str, int]
     flops: dict[str, int]
+    caption_flops: int
     vram_bytes: dict[str, dict[int, int]]
 
     def to_dict(self) -> dict[str, Any]:
@@ -58,6 +62,7 @@ def describe_bundle(dir: str | Path, batches: tuple[int, ...] = (1, 8, 32, 128))
         without_chinese=sum(not name for name in vocabulary.tags_zh),
         parameters=count_parameters(config),
         flops=count_flops(config),
+        caption_flops=caption_flops(config),
         vram_bytes={
             dtype: {batch: vram_bytes(config, batch, size) for batch in batches} for dtype, size in _BYTES.items()
         },
@@ -79,21 +84,41 @@ def count_flops(config: ModelConfig) -> dict[str, int]:
     """Operations per image and part, a multiply-add counted as two.
 
     Matrix products only, as in the Swin paper's table (arXiv:2103.14030, eq. 2, there counted once):
-    norms, activations and softmax are under 1 %. The released RAM++ comes to 324.9 GFLOP.
+    norms, activations and softmax are under 1 %. The released RAM++ comes to 324.9 GFLOP. Without captions, see
+    `caption_flops`.
     """
     head, tags, text = config.head, config.num_tags, config.embed_dim
     tokens, hidden = config.swin.num_tokens, head.hidden_size
     attention = tags * hidden * hidden * 2 + tokens * text * hidden * 2 + 2 * tags * tokens * hidden
     feed_forward = 2 * tags * hidden * head.intermediate_size
+    # The tags' side of the first layer does not depend on the image but for RAM++, and is computed at load.
+    once = 0 if config.kind == "ram_plus" else tags * hidden * hidden
     products = {
         "visual_encoder": _swin_products(config),
-        "image_proj": tokens * config.swin.num_features * text,
-        "reweighting": 2 * tags * config.descriptions_per_tag * text,
-        "wordvec_proj": tags * text * hidden,
-        "tagging_head": head.num_layers * (attention + feed_forward),
+        "tagging_head": head.num_layers * (attention + feed_forward) - once,
         "fc": tags * hidden,
     }
+    if config.kind != "tag2text":
+        products["image_proj"] = tokens * config.swin.num_features * text
+    if config.kind == "ram_plus":
+        products["reweighting"] = 2 * config.num_descriptions * text
+        products["wordvec_proj"] = tags * text * hidden
     return {part: 2 * count for part, count in products.items()}
+
+
+def caption_flops(config: ModelConfig, tokens: int = 50, beams: int = 3) -> int:
+    """Operations per caption of so many tokens, counted as in `count_flops`; 0 for a model without captions."""
+    caption, head = config.caption, config.head
+    if caption is None:
+        return 0
+    hidden, image, tags = head.hidden_size, config.swin.num_tokens, _TAG_TOKENS
+    dense = 6 * hidden * hidden + 2 * hidden * head.intermediate_size  # per token and layer
+    encoder = tags * (dense + 2 * (tags + image) * hidden) + 2 * image * config.embed_dim * hidden
+    memory = 2 * tags * hidden * hidden
+    decoder = tokens * (dense + (tokens + 2 * tags) * hidden) + memory
+    words = tokens * hidden * (caption.vocab_size + hidden)
+    products = caption.num_encoder_layers * encoder + beams * (caption.num_decoder_layers * decoder + words)
+    return 2 * products
 
 
 def vram_bytes(config: ModelConfig, batch: int, bytes_per_value: int) -> int:

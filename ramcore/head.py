@@ -21,13 +21,22 @@ class TaggingHead(nn.Module):
         self.encoder = nn.Module()
         layers = (HeadLayer(config, image_dim) for _ in range(config.num_layers))
         self.encoder.layer = nn.ModuleList(layers)
-        self.apply(_init_bert)
+        self.apply(init_bert)
 
-    def forward(self, tags: Tensor, image: Tensor) -> Tensor:
-        """tags: [B, Q, H]; image: [B, T, E]. Returns [B, Q, H]."""
-        for layer in self.encoder.layer:  # type: ignore[union-attr]
-            tags = layer(tags, image)
+    def forward(self, tags: Tensor, image: Tensor, first_query: Tensor | None = None) -> Tensor:
+        """tags: [B, Q, H]; image: [B, T, E]. Returns [B, Q, H].
+
+        first_query [B, Q, H]: the first layer's query of these tags, where the caller has computed it already.
+        """
+        for layer in self.layers:
+            tags = layer(tags, image, first_query)
+            first_query = None
         return tags
+
+    @property
+    def layers(self) -> "list[HeadLayer]":
+        """The layers in order."""
+        return list(self.encoder.layer)  # type: ignore[arg-type]
 
 
 class HeadLayer(nn.Module):
@@ -36,12 +45,15 @@ class HeadLayer(nn.Module):
     def __init__(self, config: HeadConfig, image_dim: int) -> None:
         super().__init__()
         self.crossattention = CrossAttention(config, image_dim)
-        self.intermediate = _Dense(config.hidden_size, config.intermediate_size)
-        self.output = _DenseAddNorm(config.intermediate_size, config)
+        self.intermediate = Dense(config.hidden_size, config.intermediate_size)
+        self.output = DenseAddNorm(config.intermediate_size, config)
 
-    def forward(self, tags: Tensor, image: Tensor) -> Tensor:
-        """tags: [B, Q, H]; image: [B, T, E]. Returns [B, Q, H]."""
-        tags = self.crossattention(tags, image)
+    def forward(self, tags: Tensor, image: Tensor, query: Tensor | None = None) -> Tensor:
+        """tags: [B, Q, H]; image: [B, T, E]; query as for `CrossAttention`. Returns [B, Q, H]."""
+        return self.feed_forward(self.crossattention(tags, image, query))
+
+    def feed_forward(self, tags: Tensor) -> Tensor:
+        """tags: [B, Q, H]. Returns [B, Q, H]."""
         hidden = F.gelu(self.intermediate.dense(tags))  # the exact (erf) form, not tanh
         return self.output(hidden, tags)  # type: ignore[no-any-return]
 
@@ -52,24 +64,45 @@ class CrossAttention(nn.Module):
     def __init__(self, config: HeadConfig, image_dim: int) -> None:
         super().__init__()
         self.num_heads = config.num_heads
-        self.self = _QueryKeyValue(config.hidden_size, image_dim)
-        self.output = _DenseAddNorm(config.hidden_size, config)
+        self.self = QueryKeyValue(config.hidden_size, image_dim)
+        self.output = DenseAddNorm(config.hidden_size, config)
 
-    def forward(self, tags: Tensor, image: Tensor) -> Tensor:
-        """tags: [B, Q, H]; image: [B, T, E]. Returns [B, Q, H]."""
-        query = self._split(self.self.query(tags))
-        key = self._split(self.self.key(image))
-        value = self._split(self.self.value(image))
-        attended = F.scaled_dot_product_attention(query, key, value)  # scale 1/sqrt(H / num_heads)
-        return self.output(attended.transpose(1, 2).flatten(2), tags)  # type: ignore[no-any-return]
+    def forward(self, tags: Tensor, image: Tensor, query: Tensor | None = None, num_heads: int | None = None) -> Tensor:
+        """tags: [B, Q, H]; image: [B, T, E]. Returns [B, Q, H].
 
-    def _split(self, x: Tensor) -> Tensor:
-        """[B, N, H] to [B, num_heads, N, H / num_heads]."""
-        batch, length, _ = x.shape
-        return x.view(batch, length, self.num_heads, -1).transpose(1, 2)
+        query [B, Q, H]: the projected tags, where they are known; num_heads: instead of the configured number.
+        """
+        heads = num_heads or self.num_heads
+        projected = self.self.query(tags) if query is None else query
+        return self.attend(tags, split_heads(projected, heads), *self.keys_and_values(image, heads))
+
+    def keys_and_values(self, image: Tensor, num_heads: int) -> tuple[Tensor, Tensor]:
+        """image: [B, T, E]. Returns keys and values, [B, num_heads, T, H / num_heads] each."""
+        return split_heads(self.self.key(image), num_heads), split_heads(self.self.value(image), num_heads)
+
+    def attend(self, tags: Tensor, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
+        """tags: [B, Q, H]; the others split into heads, [B, heads, Q or T, H / heads]. Returns [B, Q, H].
+
+        mask: float, added to the attention's logits; broadcast to [B, heads, Q, T].
+        """
+        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)  # scale 1/sqrt(H / heads)
+        return self.output(join_heads(attended), tags)  # type: ignore[no-any-return]
 
 
-class _QueryKeyValue(nn.Module):
+def split_heads(x: Tensor, num_heads: int) -> Tensor:
+    """[B, N, H] to [B, num_heads, N, H / num_heads]."""
+    batch, length, channels = x.shape
+    return x.view(batch, length, num_heads, channels // num_heads).transpose(1, 2)
+
+
+def join_heads(x: Tensor) -> Tensor:
+    """[B, num_heads, N, H / num_heads] to [B, N, H]."""
+    return x.transpose(1, 2).flatten(2)
+
+
+class QueryKeyValue(nn.Module):
+    """BERT's three projections of attention."""
+
     def __init__(self, hidden_size: int, image_dim: int) -> None:
         super().__init__()
         self.query = nn.Linear(hidden_size, hidden_size)
@@ -77,24 +110,30 @@ class _QueryKeyValue(nn.Module):
         self.value = nn.Linear(image_dim, hidden_size)
 
 
-class _Dense(nn.Module):
+class Dense(nn.Module):
+    """A linear layer under BERT's name."""
+
     def __init__(self, in_features: int, out_features: int) -> None:
         super().__init__()
         self.dense = nn.Linear(in_features, out_features)
 
 
-class _DenseAddNorm(nn.Module):
+class DenseAddNorm(nn.Module):
+    """LayerNorm(dense(x) + residual)."""
+
     def __init__(self, in_features: int, config: HeadConfig) -> None:
         super().__init__()
         self.dense = nn.Linear(in_features, config.hidden_size)
         self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
     def forward(self, x: Tensor, residual: Tensor) -> Tensor:
+        """x: [..., in_features]; residual: [..., H]. Returns [..., H]."""
         return self.LayerNorm(self.dense(x) + residual)  # type: ignore[no-any-return]
 
 
-def _init_bert(module: nn.Module) -> None:
-    """BERT's initialisation: normal(0, 0.02) weights, zero biases."""
-    if isinstance(module, nn.Linear):
+def init_bert(module: nn.Module) -> None:
+    """BERT's initialisation, for `Module.apply`: normal(0, 0.02) weights, zero biases."""
+    if isinstance(module, (nn.Linear, nn.Embedding)):
         nn.init.normal_(module.weight, std=0.02)
+    if isinstance(module, nn.Linear):
         nn.init.zeros_(module.bias)

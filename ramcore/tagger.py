@@ -1,6 +1,7 @@
 """A model ready for use: pixels, pictures or files to scores and tags."""
 
-from contextlib import nullcontext
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,9 +13,12 @@ from PIL import Image
 from torch import Tensor
 
 from ramcore.bundle import bundle_hash
+from ramcore.captions import Captioner, given_tags, join_tags
 from ramcore.images import decode
 from ramcore.preprocess import PixelBatch, normalise
-from ramcore.ram_plus import RamPlus
+from ramcore.tag2text import Tag2Text
+from ramcore.tag_model import TagModel
+from ramcore.tokenizer import Tokenizer
 from ramcore.vocabulary import Vocabulary
 
 Picture = Image.Image | str | Path | bytes
@@ -28,34 +32,51 @@ _FP16_CAPABILITY = (7, 0)
 
 @dataclass(frozen=True)
 class TagResult:
-    """The tags of one picture, in vocabulary order: names, Chinese names, ids and scores in (0, 1)."""
+    """The tags of one picture, in vocabulary order: names, Chinese names, ids and scores in (0, 1).
+
+    caption: None where none was asked for.
+    """
 
     tags: tuple[str, ...]
     tags_zh: tuple[str, ...]
     tag_ids: tuple[int, ...]
     scores: tuple[float, ...]
+    caption: str | None = None
 
 
 class Tagger:
     """A model with its vocabulary; made by `ramcore.load`. Keeps no gradients and changes no global state.
 
-    config, device, dtype: those of the model. bundle: the folder it came from, if any.
+    config, device, dtype: those of the model. bundle: the folder it came from, if any. tokenizer: for
+    Tag2Text; without it there are tags and no captions.
     """
 
-    def __init__(self, model: RamPlus, vocabulary: Vocabulary, bundle: Path | None = None) -> None:
+    def __init__(
+        self,
+        model: TagModel,
+        vocabulary: Vocabulary,
+        bundle: Path | None = None,
+        tokenizer: Tokenizer | None = None,
+    ) -> None:
         if len(vocabulary) != model.config.num_tags:
             raise ValueError(f"{len(vocabulary)} tags in the vocabulary, {model.config.num_tags} in the model")
         self.model = model.eval()
         self.vocabulary = vocabulary
         self.bundle = bundle
+        self._captioner = Captioner(model, tokenizer) if isinstance(model, Tag2Text) and tokenizer else None
         self.config = model.config
-        self.device = model.label_embed.device
-        self.dtype = model.label_embed.dtype
+        self.device = model.tag_weight.device
+        self.dtype = model.tag_weight.dtype
 
     @cached_property
     def bundle_hash(self) -> str:
         """`ramcore.bundle.bundle_hash` of the bundle; "" for a model that came from none. Read once."""
         return bundle_hash(self.bundle) if self.bundle is not None else ""
+
+    @property
+    def can_caption(self) -> bool:
+        """Whether `captions` works: for Tag2Text only."""
+        return self._captioner is not None
 
     def logits(self, pixels: PixelBatch) -> Tensor:
         """pixels: uint8 RGB [B, S, S, 3] or [B, 3, S, S], S = config.image_size. Returns float32 [B, N].
@@ -63,38 +84,59 @@ class Tagger:
         The result is on the model's device. fp16 ends at 65,504: images whose logits are not finite are
         computed a second time in bf16. Raises ValueError for another dtype or shape.
         """
-        config = self.config
         with torch.inference_mode():
-            floats = normalise(pixels, config.image_size, config.image_mean, config.image_std, self.device)
-            if not len(floats):
-                return torch.empty(0, config.num_tags, device=self.device)
-            floats = floats.to(self.dtype)
-            logits = self._forward(floats)
-            if self.dtype == torch.float16:
-                overflowed = ~logits.isfinite().all(dim=1)
-                if overflowed.any():
-                    logits[overflowed] = self._forward_bf16(floats[overflowed])
-            return logits
+            floats = self._floats(pixels)
+            return self._logits(floats, self._embeds(floats))
 
     def scores(self, pixels: PixelBatch) -> Tensor:
         """pixels: as for `logits`. Returns float32 [B, N] on the CPU, the sigmoid taken in float32."""
         with torch.inference_mode():
             return self.logits(pixels).sigmoid().cpu()
 
-    def tag(self, picture: Picture, mode: str = "exact") -> TagResult:
-        """The tags of a PIL image, a file, or a file's bytes.
+    def captions(self, pixels: PixelBatch, given: Sequence[str] | None = None) -> list[str]:
+        """One caption per image, from the tags that fire or from given ones. Only for Tag2Text.
+
+        pixels: as for `logits`. given: per image the tags to write about, separated by commas. Raises
+        ValueError for a model without captions.
+        """
+        return self.scores_and_captions(pixels, given)[1]
+
+    def scores_and_captions(self, pixels: PixelBatch, given: Sequence[str] | None = None) -> tuple[Tensor, list[str]]:
+        """What `scores` and `captions` return, with one pass through the image encoder."""
+        if self._captioner is None:
+            raise ValueError(f"kind {self.config.kind} writes no captions: use a tag2text bundle")
+        with torch.inference_mode():
+            floats = self._floats(pixels)
+            embeds = self._embeds(floats)
+            scores = self._logits(floats, embeds).sigmoid().cpu()
+            if given is None:
+                texts = [join_tags([self.vocabulary.tags[tag] for tag in self._fired(row)]) for row in scores]
+            else:
+                texts = [given_tags(tags) for tags in given]
+            return scores, [] if embeds is None else self._captioner.captions(embeds, texts)
+
+    def tag(self, picture: Picture, mode: str = "exact", *, caption: bool = False) -> TagResult:
+        """The tags of a PIL image, a file, or a file's bytes; with `caption`, also a text (Tag2Text only).
 
         A tag fires when its score is strictly greater than its threshold, both float32. mode: how files are
         decoded, see `ramcore.images.decode`; a PIL image is always resized exactly as in the reference.
         Raises `ImageError` for a file that is no picture, OSError for one that cannot be read.
         """
-        scores = self.scores(self.pixels(picture, mode)[None])[0].numpy()
-        fired = [int(tag) for tag in np.flatnonzero(scores > self.vocabulary.thresholds)]
+        pixels = self.pixels(picture, mode)[None]
+        if caption:
+            scores, texts = self.scores_and_captions(pixels)
+            return self.result(scores[0], texts[0])
+        return self.result(self.scores(pixels)[0])
+
+    def result(self, scores: Tensor, caption: str | None = None) -> TagResult:
+        """The tags that fire at these scores of one image, float32 [N] on the CPU."""
+        fired = self._fired(scores)
         return TagResult(
             tags=tuple(self.vocabulary.tags[tag] for tag in fired),
             tags_zh=tuple(self.vocabulary.tags_zh[tag] for tag in fired),
             tag_ids=tuple(fired),
             scores=tuple(float(scores[tag]) for tag in fired),
+            caption=caption,
         )
 
     def pixels(self, picture: Picture, mode: str = "exact") -> npt.NDArray[np.uint8]:
@@ -106,13 +148,37 @@ class Tagger:
         data = picture if isinstance(picture, bytes) else Path(picture).read_bytes()
         return decode(data, size, mode).pixels
 
-    def _forward(self, floats: Tensor) -> Tensor:
-        exact = self.dtype == torch.float32 and self.device.type == "cuda"
+    def _fired(self, scores: Tensor) -> list[int]:
+        return [int(tag) for tag in np.flatnonzero(scores.numpy() > self.vocabulary.thresholds)]
+
+    def _floats(self, pixels: PixelBatch) -> Tensor:
+        """The model's input: [B, 3, S, S] in its dtype on its device."""
+        config = self.config
+        floats = normalise(pixels, config.image_size, config.image_mean, config.image_std, self.device)
+        return floats.to(self.dtype)
+
+    def _embeds(self, floats: Tensor) -> Tensor | None:
+        """What the tags attend to; None for no images, which not every layer takes."""
+        if not len(floats):
+            return None
+        with self._exact():
+            return self.model.image_embeds(floats)
+
+    def _logits(self, floats: Tensor, embeds: Tensor | None) -> Tensor:
+        if embeds is None:
+            return torch.empty(0, self.config.num_tags, device=self.device)
+        with self._exact():
+            logits = self.model.tag_logits(embeds).float()
+        if self.dtype == torch.float16:
+            overflowed = ~logits.isfinite().all(dim=1)
+            if overflowed.any():
+                logits[overflowed] = self._forward_bf16(floats[overflowed])
+        return logits
+
+    def _exact(self) -> AbstractContextManager[None]:
         # cuDNN convolves float32 in TF32 by default, with 10 bits of mantissa; fp32 is asked for to be exact.
-        precision = torch.backends.cudnn.flags(enabled=True, allow_tf32=False) if exact else nullcontext()
-        with precision:
-            logits: Tensor = self.model(floats)
-            return logits.float()
+        exact = self.dtype == torch.float32 and self.device.type == "cuda"
+        return torch.backends.cudnn.flags(enabled=True, allow_tf32=False) if exact else nullcontext()
 
     def _forward_bf16(self, floats: Tensor) -> Tensor:
         # A copy of the weights for one call: overflow is too rare to keep a second model in memory.

@@ -10,17 +10,20 @@ from torch import Tensor, nn
 
 from ramcore.config import ModelConfig
 from ramcore.errors import BundleError
+from ramcore.ram import Ram
 from ramcore.ram_plus import RamPlus
 from ramcore.swin import set_fused_window_attention
+from ramcore.tag2text import Tag2Text
+from ramcore.tag_model import TagModel
 
-MODELS = {"ram_plus": RamPlus}
+MODELS: Mapping[str, type[TagModel]] = {"ram_plus": RamPlus, "ram": Ram, "tag2text": Tag2Text}
 
 Shapes = Mapping[str, tuple[int, ...]]
 
 _LISTED = 20
 
 
-def model_class(kind: str) -> type[RamPlus]:
+def model_class(kind: str) -> type[TagModel]:
     """The class that implements a kind; raises `BundleError` for one that is not implemented."""
     if kind not in MODELS:
         raise BundleError(f"kind is {kind!r}: this version runs {', '.join(MODELS)}")
@@ -47,7 +50,7 @@ def describe_mismatch(expected: Shapes, found: Shapes) -> str:
     return "; ".join(f"{len(keys)} {what}: {_listing(keys)}" for what, keys in groups.items() if keys)
 
 
-def load_model(config: ModelConfig, path: Path, device: torch.device, dtype: torch.dtype) -> RamPlus:
+def load_model(config: ModelConfig, path: Path, device: torch.device, dtype: torch.dtype) -> TagModel:
     """The model in eval mode with the file's weights on `device`, cast to `dtype` (scalars stay float32).
 
     Beyond the weights themselves no more than one tensor is held at a time. Raises `BundleError` when the

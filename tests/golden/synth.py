@@ -4,6 +4,7 @@ README.md has the rule in words. Scales are computed in double and rounded to fl
 """
 
 import math
+import re
 import zlib
 
 import numpy as np
@@ -13,8 +14,18 @@ FC_GAIN = 3.0
 GAIN = {"wordvec_proj": 40.0}
 
 
+def canonical(key):
+    """The key whose value a tied key has."""
+    if key == "text_decoder.cls.predictions.decoder.weight":
+        return "text_decoder.bert.embeddings.word_embeddings.weight"
+    if key == "text_decoder.cls.predictions.decoder.bias":
+        return "text_decoder.cls.predictions.bias"
+    return re.sub(r"^tag_encoder(\.encoder\.layer\.[01]\.)(?!attention\.)", r"tagging_head\1", key)
+
+
 def synth(key, shape):
-    """The float32 array of this key of a released RAM++ state dict, or None for a computed buffer."""
+    """The float32 array of this key of a released state dict, or None for a computed buffer."""
+    key = canonical(key)
     leaf = key.rsplit(".", 1)[-1]
     if leaf in COMPUTED:
         return None
@@ -28,9 +39,13 @@ def synth(key, shape):
         return f(0.5) * z
     if key == "label_embed":
         return f(2.0 / math.sqrt(shape[-1])) * z
-    if key == "fc.weight":
+    if key == "label_embed.weight":
+        return z
+    if key in ("fc.weight", "fc.W"):
         return f(FC_GAIN / math.sqrt(shape[-1])) * z
-    if leaf == "bias":
+    if "embeddings." in key:
+        return f(0.15) * z
+    if leaf in ("bias", "b"):
         return f(0.1) * z
     fan_in = math.prod(shape[1:])
     return f(GAIN.get(key.split(".")[0], 1.0) / math.sqrt(fan_in)) * z

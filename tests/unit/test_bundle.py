@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 import ramcore
 from ramcore.bundle import bundle_hash, demo_bundle, read_config, read_vocabulary, save_bundle
-from ramcore.config import ModelConfig, SwinConfig, ram_plus_preset
+from ramcore.config import ModelConfig, SwinConfig, ram_plus_preset, ram_preset, tag2text_preset
 from ramcore.errors import BundleError
 from ramcore.ram_plus import RamPlus
 
@@ -170,16 +170,9 @@ def test_impossible_geometry_is_refused(changes, message):
 
 def test_presets_survive_json():
     """A released preset reads back equal, tuples included."""
-    config = ram_plus_preset("swin_b", 224)
-    assert ModelConfig.from_json(config.to_json()) == config
-    assert isinstance(config.swin, SwinConfig)
-
-
-def test_kind_that_is_not_implemented_says_which_are(bundle):
-    """A valid kind that this version cannot run is named as such."""
-    _edit_config(bundle, kind="tag2text")
-    with pytest.raises(BundleError, match="this version runs ram_plus"):
-        ramcore.load(bundle)
+    for config in (ram_plus_preset("swin_b", 224), ram_preset(), tag2text_preset()):
+        assert ModelConfig.from_json(config.to_json()) == config
+        assert isinstance(config.swin, SwinConfig)
 
 
 def test_bundle_hash_covers_everything_but_the_card(bundle):

@@ -7,9 +7,11 @@ import pytest
 import torch
 
 import ramcore
+from ramcore.checkpoint import read_checkpoint, translate_keys
 from ramcore.config import ram_plus_preset
-from ramcore.convert import convert_checkpoint, infer_config, read_checkpoint, translate_keys
+from ramcore.convert import convert_checkpoint
 from ramcore.errors import BundleError, CheckpointError
+from ramcore.infer import infer_config
 from ramcore.weights import describe_mismatch, expected_shapes
 
 
@@ -127,10 +129,10 @@ def test_tag_list_of_another_length_is_refused(convert, tmp_path):
         convert(tags=tags)
 
 
-def test_image_size_of_another_window_is_refused(convert):
-    """Relative positions are not interpolated yet, and the error says which size fits."""
-    with pytest.raises(CheckpointError, match=r"image size 224 .* window 4, .*128 pixels.*not available yet"):
-        convert(image_size=224)
+def test_image_size_that_the_stages_do_not_divide_is_refused(convert):
+    """A size without whole windows is refused with the sizes that have some."""
+    with pytest.raises(CheckpointError, match=r"image size 100 asked for: .*give a multiple of 32"):
+        convert(image_size=100)
 
 
 def test_image_size_of_the_window_is_accepted(convert):
@@ -194,7 +196,7 @@ def test_folder_in_use_is_refused_before_any_work(convert, tmp_path):
         convert()
 
 
-def test_kind_that_is_not_implemented_is_refused(convert):
-    """Only RAM++ checkpoints convert so far."""
-    with pytest.raises(CheckpointError, match="this version runs ram_plus"):
-        convert(kind="ram")
+def test_unknown_kind_is_refused(convert):
+    """A kind that does not exist is named with those that do."""
+    with pytest.raises(CheckpointError, match="this version runs ram_plus, ram, tag2text"):
+        convert(kind="yolo")

@@ -7,8 +7,8 @@ import pytest
 from typer.testing import CliRunner
 
 from jobs.model import app
-from ramcore.config import ram_plus_preset
-from ramcore.describe import count_flops, count_parameters, describe_bundle, vram_bytes
+from ramcore.config import ram_plus_preset, ram_preset, tag2text_preset
+from ramcore.describe import caption_flops, count_flops, count_parameters, describe_bundle, vram_bytes
 
 GIB = 2**30
 
@@ -34,6 +34,32 @@ def test_memory_of_the_released_model():
     assert vram_bytes(config, 0, 2) / GIB == pytest.approx(0.61 + 0.59, abs=0.03)
     per_image = vram_bytes(config, 101, 2) - vram_bytes(config, 1, 2)
     assert per_image / 100 / GIB == pytest.approx(0.13, abs=0.01)
+
+
+def test_work_of_the_other_released_models():
+    """RAM saves reweighting, projection and the first query; Tag2Text has a smaller encoder and captions."""
+    plus, ram, tag2text = (count_flops(preset()) for preset in (ram_plus_preset, ram_preset, tag2text_preset))
+    assert set(plus) - set(ram) == {"reweighting", "wordvec_proj"}
+    assert set(ram) - set(tag2text) == {"image_proj"}
+    assert (plus["tagging_head"] - ram["tagging_head"]) == 2 * 4585 * 768 * 768
+    assert tag2text["visual_encoder"] / 1e9 == pytest.approx(94, rel=0.02)
+    assert caption_flops(ram_preset()) == 0
+    # 12 layers of about 9.4 million weights, 50 tokens and 3 beams, and the words' 23 million each time.
+    assert caption_flops(tag2text_preset()) / 1e9 == pytest.approx(50, rel=0.2)
+
+
+@pytest.mark.parametrize("kind", ["ram", "tag2text"])
+def test_show_describes_every_kind(kind, request):
+    """Sizes, work, memory and tags that never fire come for all kinds of bundles."""
+    bundle = request.getfixturevalue(f"tiny_{kind}_bundle")
+    document = json.loads(CliRunner().invoke(app, ["show", str(bundle), "--json"]).output)
+    assert document["config"]["kind"] == kind
+    assert document["never_fire"] == (["snow"] if kind == "ram" else ["car", "water"])
+    assert document["parameters_total"] == sum(document["parameters"].values()) > 0
+    assert (document["caption_flops"] > 0) == (kind == "tag2text")
+    table = CliRunner().invoke(app, ["show", str(bundle)], env={"COLUMNS": "160"})
+    assert table.exit_code == 0
+    assert ("one caption" in table.output) == (kind == "tag2text")
 
 
 def test_tags_that_never_fire_are_listed(tiny_bundle):

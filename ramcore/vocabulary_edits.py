@@ -1,0 +1,103 @@
+"""What to change in a vocabulary, and the files and options that say it."""
+
+import csv
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ramcore.descriptions import Descriptions
+from ramcore.errors import VocabularyError
+
+
+@dataclass(frozen=True)
+class VocabularyEdits:
+    """Changes in the order in which they are made.
+
+    keep: the bundle's tags to keep, in this order; None keeps all. A name that occurs twice keeps both tags.
+    merge: new name to the kept tags that become this one tag; see `ramcore.compile_vocabulary`.
+    rename: a kept tag's name to its new one.
+    add: new tags with their texts, after the others.
+    thresholds, tags_zh: by the names after all that.
+    """
+
+    keep: Sequence[str] | None = None
+    merge: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    rename: Mapping[str, str] = field(default_factory=dict)
+    add: Descriptions = field(default_factory=dict)
+    thresholds: Mapping[str, float] = field(default_factory=dict)
+    tags_zh: Mapping[str, str] = field(default_factory=dict)
+
+
+def read_names(path: str | Path) -> list[str]:
+    """A list of tags, one per line; blank lines are skipped, a tag twice raises `VocabularyError`."""
+    names = [line.strip() for line in _read(path).splitlines() if line.strip()]
+    twice = [name for number, name in enumerate(names) if name in names[:number]]
+    if twice or not names:
+        raise VocabularyError(f"{path} {'has ' + repr(twice[0]) + ' twice' if twice else 'is empty'}: give tags once")
+    return names
+
+
+def read_column(path: str | Path, column: str) -> dict[str, str]:
+    """A CSV with the header `tag,<column>` as a mapping; anything else raises `VocabularyError` with its line."""
+    rows = csv.reader(io.StringIO(_read(path), newline=""), strict=True)
+    values: dict[str, str] = {}
+    try:
+        header = next(rows, [])
+        if header != ["tag", column]:
+            raise VocabularyError(f"{path}: the header is {','.join(header)!r}, it must be 'tag,{column}'")
+        for row in rows:
+            if len(row) != 2 or row[0] in values:
+                raise VocabularyError(
+                    f"{path} line {rows.line_num} is {','.join(row)!r}: give each tag once, with one value"
+                )
+            values[row[0]] = row[1].strip()
+    except csv.Error as error:
+        raise VocabularyError(f"{path} line {rows.line_num} is not CSV: {error}") from error
+    return values
+
+
+def read_thresholds(path: str | Path) -> dict[str, float]:
+    """A CSV with the header `tag,threshold`; a value that is no number in (0, 1] raises `VocabularyError`."""
+    return {tag: _threshold(tag, value, path) for tag, value in read_column(path, "threshold").items()}
+
+
+def parse_renames(options: Sequence[str]) -> dict[str, str]:
+    """ "old=new" options as a mapping."""
+    return dict(_split(option, "old=new") for option in options)
+
+
+def parse_merges(options: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """ "a,b=c" options as a mapping from the new name to the tags that become it."""
+    merges = {}
+    for option in options:
+        members, name = _split(option, "a,b=c")
+        merges[name] = tuple(member.strip() for member in members.split(","))
+    return merges
+
+
+def _split(option: str, form: str) -> tuple[str, str]:
+    left, equals, right = option.rpartition("=")
+    if not equals or not left.strip() or not right.strip():
+        raise VocabularyError(f"{option!r}: give it in the form {form}")
+    return left.strip(), right.strip()
+
+
+def _threshold(tag: str, text: str, path: str | Path) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value <= 1:
+        raise VocabularyError(f"{path}: threshold of {tag} is {text!r}: give a number in (0, 1]")
+    return value
+
+
+def _read(path: str | Path) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise VocabularyError(f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise VocabularyError(f"{path} is not UTF-8 ({error}): save it as UTF-8") from error

@@ -1,0 +1,103 @@
+"""`ramfleet look`."""
+
+import json
+
+import goldens
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from jobs.look import look
+
+app = typer.Typer()
+app.command()(look)
+
+
+@pytest.fixture
+def picture(tmp_path):
+    path = tmp_path / "picture.png"
+    goldens.as_picture(goldens.load_golden("tiny_ram_plus")["image0"]).save(path)
+    return str(path)
+
+
+def _look(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in [*arguments, "--device", "cpu"]])
+
+
+def test_tags_come_with_scores_and_chinese_names(tiny_bundle, picture):
+    """The printed tags are those of the golden."""
+    result = _look(picture, "--model", tiny_bundle)
+    assert result.exit_code == 0, result.output
+    tags = [goldens.load_json("tiny_vocabulary.json")["tags"][n] for n in goldens.load_golden("tiny_ram_plus")["tags0"]]
+    assert all(tag in result.output for tag in tags)
+    assert "建筑" in result.output
+
+
+def test_json_is_sorted_by_score(tiny_bundle, picture):
+    """With --json the output is a document, surest tags first."""
+    (seen,) = json.loads(_look(picture, "--model", tiny_bundle, "--json").stdout)
+    scores = [tag["score"] for tag in seen["tags"]]
+    assert seen["picture"] == picture
+    assert len(scores) == 6
+    assert scores == sorted(scores, reverse=True)
+
+
+def test_broken_pictures_get_a_line_each_and_exit_2(tiny_bundle, picture, tmp_path):
+    """The good picture is still shown."""
+    (tmp_path / "page.jpg").write_text("<html>")
+    result = _look(tmp_path / "page.jpg", picture, tmp_path / "nowhere.jpg", "--model", tiny_bundle)
+    assert result.exit_code == 2
+    lines = [line for line in result.stderr.splitlines() if line.startswith("ramfleet: ")]
+    assert len(lines) == 2
+    assert "page.jpg: not_an_image" in lines[0]
+    assert "nowhere.jpg: No such file or directory" in lines[1]
+    assert "building" in result.stdout
+
+
+def test_tag2text_writes_a_caption(tiny_tag2text_bundle, picture):
+    """The caption is the golden's, from predicted or from given tags."""
+    golden = goldens.load_golden("tiny_tag2text_caption")
+    (seen,) = json.loads(_look(picture, "--model", tiny_tag2text_bundle, "--json").stdout)
+    assert seen["caption"] == str(golden["pred_img0_caption"])
+    arguments = ["--model", tiny_tag2text_bundle, "--given-tags", "dog,tree,water"]
+    (seen,) = json.loads(_look(picture, *arguments, "--json").stdout)
+    assert seen["caption"] == str(golden["user_img0_caption"])
+    assert "boat food" in _look(picture, *arguments).stdout
+
+
+def test_open_tags_stand_beside_the_bundles(tiny_bundle, tiny_clip, picture, tmp_path, monkeypatch):
+    """Described tags are scored by the same model."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "d.json").write_text(json.dumps([{f"tag {n}": [f"text {n}"]} for n in range(30)]))
+    arguments = ["--descriptions", tmp_path / "d.json", "--text-model", tiny_clip, "--model", tiny_bundle]
+    (seen,) = json.loads(_look(picture, *arguments, "--json").stdout)
+    assert len(seen["tags"]) == 6
+    assert {tag["tag"] for tag in seen["open_tags"]} <= {f"tag {n}" for n in range(30)}
+    assert _look(picture, *arguments).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--given-tags", "dog"], "needs a tag2text bundle"),
+        (["--descriptions", "d.json"], "go together"),
+        (["--device", "abacus"], "give auto, cpu"),
+    ],
+)
+def test_options_that_do_not_fit_are_exit_2(tiny_bundle, picture, arguments, message):
+    """What the model cannot do is said before anything is computed."""
+    result = CliRunner().invoke(app, [picture, "--model", str(tiny_bundle), *arguments], env={"COLUMNS": "200"})
+    assert result.exit_code == 2
+    assert message in result.output
+
+
+def test_demo_bundle_is_said_to_be_one(tiny_bundle, picture, tmp_path):
+    """A warning goes to standard error, so that JSON stays JSON."""
+    import shutil
+
+    demo = shutil.copytree(tiny_bundle, tmp_path / "demo")
+    config = json.loads((demo / "config.json").read_text())
+    (demo / "config.json").write_text(json.dumps(config | {"demo": True}))
+    result = _look(picture, "--model", demo, "--json")
+    assert "knows drawn scenes only" in " ".join(result.stderr.split())
+    assert json.loads(result.stdout)
