@@ -5,6 +5,7 @@ import sys
 import typer
 
 import jobs.finalize
+import jobs.look
 import jobs.model
 import jobs.tag
 import jobs.train
@@ -17,6 +18,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("tag")(jobs.tag.tag)
+app.command("look")(jobs.look.look)
 app.command("finalize")(jobs.finalize.finalize)
 app.command("train")(jobs.train.train)
 app.add_typer(jobs.model.app, name="model")
