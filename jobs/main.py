@@ -1,5 +1,6 @@
 """`ramfleet`: the command line. Errors become one line each and an exit code: 1 failed, 2 bad input, 3 resumable."""
 
+import os
 import sys
 
 import typer
@@ -47,7 +48,9 @@ def main() -> None:
 def _fail(error: Exception, code: int) -> None:
     for line in str(error).splitlines():
         print(f"ramfleet: {line}", file=sys.stderr)  # noqa: T201 - the command line's own voice
-    sys.exit(code)
+    sys.stderr.flush()
+    # At once: after an early stop, threads of Ray that still run would abort a slower end.
+    os._exit(code)
 
 
 if __name__ == "__main__":

@@ -32,15 +32,14 @@ def tag(
     from pipeline.errors import StoppedError
     from pipeline.store import RunStore
 
-    overrides = [*set_, f"model.bundle={model}"] if model is not None else set_
-    settings = load_config(config, overrides)
+    settings = load_config(config, set_, bundle=model)
     store = RunStore(out)
     signal.signal(signal.SIGTERM, _interrupt)
     log = store.path("logs/driver.log")
     try:
         with screen(log) as console:
             _tag(input, out, settings, limit, console)
-            console.print(f"Log of the libraries: {log}", style="dim")
+            console.print(f"Log of the libraries: {log}", style="dim", markup=False)
     except KeyboardInterrupt:
         raise StoppedError("interrupted; run the same command again to go on") from None
 

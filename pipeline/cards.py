@@ -35,24 +35,26 @@ def card_of(node: Mapping[str, Any]) -> str:
     return names[0] if names else ("gpu" if node["Resources"].get("GPU") else "cpu")
 
 
-def plan_slots(nodes: Sequence[Mapping[str, Any]], config: Config, weight_bytes: int) -> list[Slot]:
+Device = Literal["cuda", "cpu", "both"]
+"""What replicas of a run may use."""
+
+
+def plan_slots(nodes: Sequence[Mapping[str, Any]], device: Device, weight_bytes: int) -> list[Slot]:
     """Room for replicas on the given nodes (as `ray.nodes()` lists them), in order of node.
 
     weight_bytes: size of the model's weights in memory.
     """
     alive = sorted((node for node in nodes if node["Alive"]), key=lambda node: str(node["NodeID"]))
-    device = replica_device(alive, config)
-    slots = [
+    return [
         Slot(f"{node['NodeID']}/{index}", node["NodeID"], node_type(node), card_of(node), placement)
         for node in alive
         for index, placement in enumerate(_placements(node, device, weight_bytes))
     ]
-    return slots[: config.fleet.max_replicas]
 
 
-def replica_device(nodes: Sequence[Mapping[str, Any]], config: Config) -> Literal["cuda", "cpu", "both"]:
-    """What replicas run on in this cluster, by `fleet.use_cpu`."""
-    gpus = any(node["Resources"].get("GPU", 0) >= 1 for node in nodes)
+def replica_device(nodes: Sequence[Mapping[str, Any]], config: Config) -> Device:
+    """What replicas run on in this cluster, by `fleet.use_cpu`. Asked once: nodes that join change nothing."""
+    gpus = any(node["Resources"].get("GPU", 0) >= 1 for node in nodes if node["Alive"])
     if config.fleet.use_cpu == "auto":
         return "cuda" if gpus else "cpu"
     if not config.fleet.use_cpu:

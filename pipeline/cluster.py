@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import socket
 import uuid
 import warnings
@@ -14,20 +15,31 @@ import ray
 from ray.exceptions import RayError
 from rich.console import Console
 
-from pipeline.cards import Slot, decode_cpus, plan_slots, replica_device
+from pipeline.cards import Device, Slot, decode_cpus, plan_slots, replica_device
 from pipeline.config import Config
-from pipeline.errors import ClusterError
+from pipeline.errors import ClusterError, last_line
 from pipeline.fleet import Fleet, FleetSpec
 
 _CONNECT_TIMEOUT_S = 10.0
-_QUIET = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_DATA_DISABLE_PROGRESS_BARS": "1"}
+_FLEET_CALLS = 100_000
+"""Calls that the Fleet takes at once: every hand-over may wait for many leases, and `release` must still get in."""
+_ENVIRONMENT = {
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    # A thread that outlives the run must not start a second cluster by itself.
+    "RAY_ENABLE_AUTO_CONNECT": "0",
+}
 
 
 @dataclass(frozen=True)
 class ClusterShape:
-    """What the cluster offers a run at its start. slots: room for replicas; decoders: CPUs left to decoding."""
+    """What the cluster offers a run at its start.
+
+    slots: room for replicas, no more than fleet.max_replicas; device: what they use; decoders: CPUs left to decoding.
+    """
 
     slots: list[Slot]
+    device: Device
     decoders: int
     nodes: int
 
@@ -43,17 +55,19 @@ def joined(console: Console) -> Iterator[None]:
 
     Raises ClusterError if there is no such cluster.
     """
-    for name, value in _QUIET.items():
+    for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     address = os.environ.get("RAY_ADDRESS") or "local"
     warnings.filterwarnings("ignore", module="ray")
     _check_address(address)
+    on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
         own: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
         with console.status("starting Ray on this machine" if own else f"joining the Ray cluster {address}"):
             ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING, namespace="ramfleet", **own)
-    except (ConnectionError, RayError, ValueError) as error:
-        raise ClusterError(f"RAY_ADDRESS={address}: no cluster answers there: {error}") from error
+    except (OSError, RayError, RuntimeError, ValueError) as error:
+        raise ClusterError(f"RAY_ADDRESS={address}: cannot be joined or started: {last_line(error)}") from error
+    signal.signal(signal.SIGTERM, on_sigterm)  # Ray has put its own in the place of the command's
     try:
         yield
     finally:
@@ -76,9 +90,10 @@ def _check_address(address: str) -> None:
 def survey(config: Config, weight_bytes: int) -> ClusterShape:
     """What the cluster offers now. Raises ClusterError if that is too little to run at all."""
     nodes = ray.nodes()  # type: ignore[no-untyped-call]
-    slots = plan_slots(nodes, config, weight_bytes)
+    device = replica_device(nodes, config)
+    slots = plan_slots(nodes, device, weight_bytes)[: config.fleet.max_replicas]
     decoders = int(decode_cpus(nodes, slots))
-    shape = ClusterShape(slots, decoders, sum(node["Alive"] for node in nodes))
+    shape = ClusterShape(slots, device, decoders, sum(node["Alive"] for node in nodes))
     if not slots or decoders < 1:
         raise ClusterError(_too_little(nodes, config, weight_bytes))
     return shape
@@ -93,6 +108,7 @@ def start_fleet(spec: FleetSpec) -> Any:
         num_cpus=0,
         max_restarts=-1,
         max_task_retries=0,
+        max_concurrency=_FLEET_CALLS,
         label_selector={"ray.io/node-id": here},
     ).remote(spec)
 

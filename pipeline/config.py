@@ -24,8 +24,8 @@ class _Section(BaseModel):
 class PlanConfig(_Section):
     """How the input is cut into chunks."""
 
-    chunk_rows: Literal["auto"] | Count = Field("auto", json_schema_extra=_RESULT)
-    """Rows of a chunk, the unit of work, retry and commit; auto = rows / (8 × replicas), within 16 and 256."""
+    chunk_rows: Literal["auto"] | Annotated[int, Field(ge=1, le=4096)] = Field("auto", json_schema_extra=_RESULT)
+    """Rows of a chunk, the unit of work, retry and commit; at most 4,096; auto = rows / (8 × replicas) in 16 … 256."""
 
 
 class ManifestConfig(_Section):
@@ -116,14 +116,20 @@ class Config(_Section):
         }
 
 
-def load_config(file: str | Path | None = None, overrides: list[str] | tuple[str, ...] = ()) -> Config:
+def load_config(
+    file: str | Path | None = None, overrides: list[str] | tuple[str, ...] = (), bundle: str | None = None
+) -> Config:
     """Configuration from a YAML file and overrides `a.b=value`, where the later ones win.
+
+    bundle: the value of model.bundle, taken as it is and not as YAML.
 
     Raises ConfigError that names every wrong key with its value and remedy, all at once.
     """
     tree: dict[str, Any] = _read_yaml(Path(file)) if file is not None else {}
     for override in overrides:
         _apply(tree, override)
+    if bundle is not None:
+        tree["model"] = {**tree.get("model", {}), "bundle": bundle}
     try:
         return Config.model_validate(tree)
     except ValidationError as error:

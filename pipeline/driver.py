@@ -1,12 +1,15 @@
 """The driver's loop: keeps chunks flowing until all are committed, shows it, and knows when to stop."""
 
+import logging
 import queue
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from ray.exceptions import RayError, RayTaskError
+
 from pipeline.chunks import committed
-from pipeline.errors import OutageError, RunError, StalledError, StoreError
+from pipeline.errors import OutageError, RunError, StalledError, StoppedError, last_line
 from pipeline.events import EventLog
 from pipeline.flow import FlowShape, tag_chunks
 from pipeline.handover import commit_and_log
@@ -33,7 +36,7 @@ def drive(
     """Tag every pending chunk.
 
     source_exists: whether INPUT itself is still there, asked when images could not be fetched.
-    Raises OutageError, StalledError, StoreError, or RunError if a whole round committed nothing.
+    Raises StoppedError when it can go on later, RunError if it cannot or if a whole round committed nothing.
     """
     log = EventLog(job.store, job.session, "driver")
     guard = OutageGuard(job.config.run.max_reject_share)
@@ -41,7 +44,7 @@ def drive(
     while pending:
         for outcome in _watched(tag_chunks(job, fleet, pending, shape), fleet, progress):
             if outcome["outcome"] == "failed":
-                raise StoreError(outcome["detail"])
+                raise StoppedError(f"{outcome['detail']}. Run the same command again when that is mended")
             progress.add(outcome["rows"], outcome["rejects"])
             _commit_held(job, log, guard.add(outcome))
         if guard.held_rows and job.config.run.max_reject_share < 1 and not source_exists():
@@ -77,7 +80,7 @@ def _watched(outcomes: Iterator[dict[str, Any]], fleet: Any, progress: RunProgre
         if item is None:
             return
         if isinstance(item, BaseException):
-            raise RunError(f"the flow of chunks broke: {item}") from item
+            raise RunError(f"the flow of chunks broke: {_reason(item)}; the log has the whole account") from item
         yield item
         if arrived.empty():
             _look(fleet, progress)
@@ -87,14 +90,27 @@ def _pour(outcomes: Iterator[dict[str, Any]], arrived: "queue.Queue[dict[str, An
     try:
         for outcome in outcomes:
             arrived.put(outcome)
-    except BaseException as error:  # noqa: BLE001 - it is raised again in the driver's own thread
+    except BaseException as error:
+        logging.getLogger(__name__).exception("the flow of chunks broke")
         arrived.put(error)
     else:
         arrived.put(None)
 
 
+def _reason(error: BaseException) -> str:
+    """What went wrong first: Ray wraps an error in the story of every process that it passed through."""
+    while isinstance(error, RayTaskError) and isinstance(error.cause, BaseException):
+        error = error.cause
+    return last_line(error)
+
+
 def _look(fleet: Any, progress: RunProgress) -> None:
-    status = ask(fleet, "status")
+    try:
+        status = ask(fleet, "status")
+    except RayError as error:
+        raise RunError(f"the Fleet broke: {last_line(error)}") from error
+    if status.broken is not None:
+        raise RunError(status.broken)
     if status.stalled is not None:
         raise StalledError(f"{status.stalled}. Run the same command again when the cluster has them")
     note = f"{status.ready} replica(s)" if status.ready else f"waiting for {status.starting or 'a'} replica(s)"

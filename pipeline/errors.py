@@ -57,3 +57,13 @@ class OutageError(StoppedError):
 
 class StalledError(StoppedError):
     """No replica of the model was available for `fleet.stall_timeout_s`."""
+
+
+_LONGEST_CAUSE = 300
+
+
+def last_line(error: BaseException) -> str:
+    """What an error says in the end, without Ray's account of where it was raised and what it may have been."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    said = lines[-1] if lines else type(error).__name__
+    return said.split(" Some common causes include")[0][:_LONGEST_CAUSE]

@@ -19,12 +19,12 @@ import pyarrow.parquet as pq
 
 from pipeline.accounting import Counts, Published
 from pipeline.chunks import latest
-from pipeline.errors import IncompleteError, InputError, StoreError
-from pipeline.model_record import VOCABULARY
-from pipeline.plan import DUPLICATES, Plan, read_plan
+from pipeline.errors import IncompleteError, InputError, StoreError, last_line
+from pipeline.model_record import recorded_vocabulary
+from pipeline.plan import Plan, read_plan
 from pipeline.run_document import write_run
 from pipeline.store import RunStore
-from pipeline.tables import REJECTS_COLUMNS, TAGS_COLUMNS, to_parquet
+from pipeline.tables import REJECTS_COLUMNS, TAGS_COLUMNS, attempt_of, to_parquet
 from pipeline.telemetry import telemetry_table
 
 _PART_BYTES = 256 << 20
@@ -55,19 +55,21 @@ def finalize(store: RunStore) -> Published:
     plan = read_plan(store)
     if plan is None:
         raise InputError(f"{store.root} holds no run: there is no plan/plan.json in it")
-    published = publish(store, plan)
-    write_run(store, plan, published)
+    with _alone(store):
+        published = publish(store, plan)
+        write_run(store, plan, published)
+        _remove_others(store, published.parts)
     return published
 
 
 def publish(store: RunStore, plan: Plan) -> Published:
     """Write tags/, rejects/, duplicates/, telemetry/ and vocabulary.parquet from what is committed.
 
-    Raises IncompleteError if a chunk's rows are not those of the plan.
+    Raises IncompleteError if a chunk is damaged, of another run, or has other rows than planned.
     """
     chunks = latest(store)
     tally = _Tally()
-    with tempfile.TemporaryDirectory(prefix="ramfleet-finalize-") as scratch, _alone(store):
+    with tempfile.TemporaryDirectory(prefix="ramfleet-finalize-") as scratch:
         kept = [name for name in plan.column_names if name not in ("image_id", "uri", "chunk", "planned_error")]
         tags = _Parts(store, "tags/", Path(scratch), [*TAGS_COLUMNS, *kept])
         rejects = _Parts(store, "rejects/", Path(scratch), list(REJECTS_COLUMNS))
@@ -78,22 +80,32 @@ def publish(store: RunStore, plan: Plan) -> Published:
             tags.add(table.filter(tagged))
             rejects.add(table.filter(pc.invert(tagged)))
         parts = {"tags": tags.close(), "rejects": rejects.close()}
-        parts["duplicates"] = [_create_part(store, "duplicates/", 0, store.read(DUPLICATES))]
+        parts["duplicates"] = [_create_part(store, "duplicates/", 0, store.read(plan.duplicates_name))]
         parts["telemetry"] = [_create_part(store, "telemetry/", 0, to_parquet(telemetry_table(store, chunks)))]
-        store.replace("vocabulary.parquet", store.read(VOCABULARY))
-        _remove_others(store, parts)
+        store.replace("vocabulary.parquet", recorded_vocabulary(store, plan))
     counts = _counts(plan, chunks, tally)
     counts.check()
     return Published(parts, counts, dict(tally.rejects.most_common()), tally.tags.most_common(10))
 
 
 def _read_chunk(store: RunStore, plan: Plan, chunk: int, name: str) -> pa.Table:
-    with store.open(name) as file:
-        table = pq.read_table(file).replace_schema_metadata()
-    if chunk >= plan.chunks or table.num_rows != plan.chunk_rows(chunk):
-        planned = plan.chunk_rows(chunk) if chunk < plan.chunks else 0
-        raise IncompleteError(f"{store.root}/{name} holds {table.num_rows} rows, the plan has {planned}")
-    return table
+    where = f"{store.root}/{name}"
+    try:
+        with store.open(name) as file:
+            table = pq.read_table(file)
+        plan_hash = attempt_of(table.schema)["plan_hash"]
+    except (pa.ArrowException, KeyError, TypeError) as error:
+        raise IncompleteError(
+            f"{where} is damaged ({last_line(error)}); delete it and run the command again"
+        ) from error
+    if plan_hash != plan.hash:
+        raise IncompleteError(f"{where} is a chunk of another run; delete it and run the command again")
+    planned = plan.chunk_rows(chunk) if chunk < plan.chunks else 0
+    if table.num_rows != planned:
+        raise IncompleteError(
+            f"{where} holds {table.num_rows} rows, the plan has {planned}; delete it and run the command again"
+        )
+    return table.replace_schema_metadata()
 
 
 def _counts(plan: Plan, chunks: dict[int, str], tally: _Tally) -> Counts:

@@ -10,14 +10,15 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Coroutine, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import ray
 from ray.exceptions import OutOfMemoryError, RayError
 
-from pipeline.cards import Slot, plan_slots
+from pipeline.cards import Device, Slot, plan_slots
 from pipeline.config import Config
+from pipeline.errors import last_line
 from pipeline.events import EventLog, read_events
 from pipeline.leases import Lease, LeaseBook, Work
 from pipeline.leases import Replica as ReplicaRecord
@@ -33,14 +34,16 @@ _NODE_VERDICT_ALONE_S = 5.0
 """The same where the verdict may make an image poison."""
 _LONGEST_BACKOFF_S = 60.0
 _MEMORY_KILLS_FORGIVEN = 3
-_LONGEST_CAUSE = 300
+_FAILURES_OF_ONE_REPLICA = 3
+_FAILED_STARTS = 3
 
 
 @dataclass(frozen=True)
 class FleetSpec:
     """All that the Fleet needs to know of the run.
 
-    session: the driver process it belongs to; weight_bytes: size of the model's weights in memory;
+    session: the driver process it belongs to; device: what replicas use, decided once for the run;
+    weight_bytes: size of the model's weights in memory;
     replica_class: what a replica runs, a class with the constructor and methods of `pipeline.replica.Replica`.
     """
 
@@ -48,6 +51,7 @@ class FleetSpec:
     store: RunStore
     session: str
     replica: ReplicaSpec
+    device: Device
     weight_bytes: int
     replica_class: type = Replica
 
@@ -66,13 +70,17 @@ class Grant:
 
 @dataclass
 class FleetStatus:
-    """What the driver shows: replicas that can work and that start, images under way, and why none can work."""
+    """What the driver shows: replicas that can work and that start, images under way.
+
+    stalled: why there has been none for too long; broken: why there can never be one.
+    """
 
     ready: int
     starting: int
     images_under_way: int
     leases: int
     stalled: str | None
+    broken: str | None
 
 
 @dataclass
@@ -99,6 +107,7 @@ class Fleet:
         self._spec = spec
         self._book = LeaseBook(spec.config.fleet.lease_timeout_s, _HOLDER_TIMEOUT_S)
         self._slots: dict[str, Slot] = {}
+        self._placed: dict[str, Slot] = {}
         self._handles: dict[str, Any] = {}
         self._waiting: list[_Request] = []
         self._verdicts: dict[str, asyncio.Future[None]] = {}
@@ -109,6 +118,7 @@ class Fleet:
         self._killed_for_memory: set[str] = set()
         self._memory_kills: Counter[Work] = Counter()
         self._ready_at = time.monotonic()
+        self._was_ready = False
         self._numbers = itertools.count()
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop: asyncio.Task[None] | None = None
@@ -122,6 +132,7 @@ class Fleet:
     async def lease(self, holder: str, node_id: str, work: Work) -> Grant | None:
         """A replica for this work, when one is free; None if the work is struck out and must be cut up."""
         self._start()
+        self._book.hear(holder, time.monotonic())
         if self._book.struck_out(work):
             return None
         request = _Request(holder, node_id, work)
@@ -133,15 +144,21 @@ class Fleet:
         """The work of a lease is done."""
         lease = self._book.leases.get(lease_id)
         if lease is not None and self._book.release(lease_id):
+            self._book.replicas[lease.replica_id].failures = 0
             self._under_way.pop(lease.replica_id, None)
             self._grant_waiting()
 
     async def failed(self, lease_id: str, error: str) -> None:
-        """The model raised an error on the work of a lease: a strike, but the replica lives."""
+        """The model raised an error on the work of a lease: a strike. A replica that goes on failing is replaced."""
         lease = self._book.leases.get(lease_id)
-        if lease is not None:
-            self._strike(lease, f"error: {error}")
-            await self.release(lease_id)
+        if lease is None:
+            return
+        self._strike(lease, f"error: {error}")
+        failures = self._book.replicas[lease.replica_id].failures + 1
+        await self.release(lease_id)
+        self._book.replicas[lease.replica_id].failures = failures
+        if failures >= _FAILURES_OF_ONE_REPLICA:
+            self._retire(lease.replica_id, f"failed {failures} times without a success, the last: {error}")
 
     async def lost(self, lease_id: str) -> None:
         """The replica of a lease did not answer: returns when it is known whether that is a strike."""
@@ -185,15 +202,8 @@ class Fleet:
             images_under_way=sum(self._under_way.values()),
             leases=len(self._book.leases),
             stalled=self._stalled(),
+            broken=self._cannot_start(),
         )
-
-    async def replicas(self) -> list[dict[str, Any]]:
-        """Every replica that can work: its record and card."""
-        return [
-            {**asdict(record), "card": self._slots[record.slot].card}
-            for record in self._book.replicas.values()
-            if record.slot in self._slots and record.state != "starting"
-        ]
 
     # ---- leases ----
 
@@ -210,22 +220,16 @@ class Fleet:
 
     def _grant(self, request: _Request, replica: ReplicaRecord) -> None:
         lease = self._book.grant(uuid.uuid4().hex, replica, request.holder, request.work, time.monotonic())
-        slot = self._slots[replica.slot]
-        self._log.write("lease", lease=lease.lease_id, replica=replica.replica_id, work=list(request.work))
+        slot = self._placed[replica.replica_id]
+        handle = self._handles[replica.replica_id]
         request.granted.set_result(
-            Grant(
-                lease.lease_id,
-                replica.replica_id,
-                self._handles[replica.replica_id],
-                slot.node_id,
-                slot.node_type,
-                slot.card,
-            )
+            Grant(lease.lease_id, replica.replica_id, handle, slot.node_id, slot.node_type, slot.card)
         )
+        self._log.write("lease", lease=lease.lease_id, replica=replica.replica_id, work=list(request.work))
 
     def _replace_for(self, request: _Request, replica: ReplicaRecord) -> None:
         """Work that runs alone gets a process that has done nothing before."""
-        slot = self._slots[replica.slot]
+        slot = self._placed[replica.replica_id]
         self._retire(replica.replica_id, "replaced by a fresh one")
         self._begin_replica(slot, request)
 
@@ -245,6 +249,7 @@ class Fleet:
         """Take a free slot and start a replica in it; the request that it is for, if any, gets it first."""
         replica_id = f"{slot.card}-{next(self._numbers)}-{uuid.uuid4().hex[:4]}"
         self._book.replicas[replica_id] = ReplicaRecord(replica_id, slot.node_id, slot.slot)
+        self._placed[replica_id] = slot
         self._spawn(self._start_replica(replica_id, slot, request))
 
     async def _start_replica(self, replica_id: str, slot: Slot, request: _Request | None) -> None:
@@ -263,6 +268,7 @@ class Fleet:
             return
         record.state = "idle"
         self._failures.pop(slot.slot, None)
+        self._was_ready = True
         load_s = round(time.monotonic() - started, 3)
         self._log.write(
             "replica_ready",
@@ -325,6 +331,7 @@ class Fleet:
         handle = self._handles.pop(replica_id, None)
         if handle is not None:
             ray.kill(handle)
+        self._placed.pop(replica_id, None)
         self._under_way.pop(replica_id, None)
         lease = self._book.drop(replica_id)
         self._log.write("replica_gone", replica=replica_id, cause=cause, lease=lease and lease.lease_id)
@@ -358,27 +365,40 @@ class Fleet:
     def _reconcile(self, nodes: Sequence[Mapping[str, Any]]) -> None:
         """Compare the cluster's nodes with the replicas, and the leases with the clock."""
         now = time.monotonic()
-        self._slots = {slot.slot: slot for slot in plan_slots(nodes, self._spec.config, self._spec.weight_bytes)}
+        slots = plan_slots(nodes, self._spec.device, self._spec.weight_bytes)
+        self._slots = {slot.slot: slot for slot in slots}
+        alive = {node["NodeID"] for node in nodes if node["Alive"]}
         for record in list(self._book.replicas.values()):
-            if record.slot not in self._slots:
+            if record.node_id not in alive:
                 self._spawn(self._on_death(record.replica_id, "its node is gone"))
-        taken = {record.slot for record in self._book.replicas.values()}
-        for slot in self._slots.values():
-            failure = self._failures.get(slot.slot)
-            if slot.slot not in taken and (failure is None or now >= failure.retry_at):
-                self._begin_replica(slot)
+        self._fill_slots(now)
         for lease in self._book.orphaned(now):
             self._log.write("lease_orphaned", lease=lease.lease_id, holder=lease.holder)
             self._spawn(self._settle(lease.replica_id))
+        self._waiting = [request for request in self._waiting if not self._book.is_silent(request.holder, now)]
         for lease in self._book.overdue(now):
             self._killed_because[lease.replica_id] = f"hung: no answer within {self._book.lease_timeout_s:g} s"
             ray.kill(self._handles[lease.replica_id])
         if self._book.ready():
             self._ready_at = now
+            self._was_ready = True
+
+    def _fill_slots(self, now: float) -> None:
+        """Start replicas where there is room, but no more than `fleet.max_replicas` in all."""
+        taken = {record.slot for record in self._book.replicas.values()}
+        most = self._spec.config.fleet.max_replicas or len(self._slots)
+        for slot in self._slots.values():
+            failure = self._failures.get(slot.slot)
+            if slot.slot in taken or (failure is not None and now < failure.retry_at):
+                continue
+            if len(self._book.replicas) < most:
+                self._begin_replica(slot)
 
     async def _settle(self, replica_id: str) -> None:
         """A replica whose holder died is leased again when it has come to the end of what it was doing."""
-        handle = self._handles[replica_id]
+        handle = self._handles.get(replica_id)
+        if handle is None:
+            return
         try:
             await asyncio.wait_for(_answer(handle.ready.remote()), self._book.lease_timeout_s)
         except TimeoutError:
@@ -387,9 +407,20 @@ class Fleet:
             return
         except RayError:
             return  # its watch tells of the death
-        self._book.replicas[replica_id].state = "idle"
-        self._under_way.pop(replica_id, None)
-        self._grant_waiting()
+        if replica_id in self._book.replicas:
+            self._book.replicas[replica_id].state = "idle"
+            self._under_way.pop(replica_id, None)
+            self._grant_waiting()
+
+    def _cannot_start(self) -> str | None:
+        """Why waiting is useless: every slot has failed again and again, and none has ever worked."""
+        if self._book.ready() or self._was_ready or not self._slots:
+            return None
+        failures = [self._failures.get(slot) for slot in self._slots]
+        if any(failure is None or failure.count < _FAILED_STARTS for failure in failures):
+            return None
+        errors = sorted({failure.error for failure in failures if failure is not None})
+        return f"the model could not be loaded, {_FAILED_STARTS} times in every replica: {'; '.join(errors)}"
 
     def _stalled(self) -> str | None:
         """Why no replica can work, once that has lasted for `fleet.stall_timeout_s`."""
@@ -406,10 +437,3 @@ class Fleet:
 async def _answer(reference: Any) -> Any:
     """Ray's awaitable as a coroutine, which `asyncio.wait_for` can cancel."""
     return await reference
-
-
-def last_line(error: BaseException) -> str:
-    """What an error says in the end, without Ray's account of where it was raised and what it may have been."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    said = lines[-1] if lines else type(error).__name__
-    return said.split(" Some common causes include")[0][:_LONGEST_CAUSE]

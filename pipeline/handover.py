@@ -3,6 +3,7 @@
 import asyncio
 import time
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,15 +11,16 @@ import numpy as np
 import pyarrow as pa
 import ray
 from numpy.typing import NDArray
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from pipeline.chunks import commit_chunk
 from pipeline.error_kinds import ERROR_KINDS
-from pipeline.errors import StoreError
+from pipeline.errors import StoreError, last_line
 from pipeline.events import EventLog
-from pipeline.fleet import Grant, last_line
+from pipeline.fleet import Grant
 from pipeline.job import Job
 from pipeline.leases import STRIKES_OUT, Work
+from pipeline.plan import PLAN
 from pipeline.remote import ask_async
 from pipeline.replica import Tagged
 from pipeline.tables import from_ipc, to_ipc, with_attempt
@@ -79,7 +81,8 @@ class HandOver:
 
     async def _beat(self) -> None:
         while True:
-            await ask_async(self._fleet, "hear", self._holder)
+            with suppress(RayActorError):  # dead for long; the leases that this holder asks for fail on their own
+                await ask_async(self._fleet, "hear", self._holder)
             await asyncio.sleep(_HEARTBEAT_S)
 
     async def _chunk(self, chunks: pa.Table, row: int) -> dict[str, Any]:
@@ -90,7 +93,8 @@ class HandOver:
         pixels = self._pixels(chunks["pixels"][row].as_buffer())
         course = _Course()
         parts = await self._tag(pixels, Work(chunk, 0, len(pixels)), course)
-        table = with_attempt(tag_table(rows, parts, self._vocabulary), self._attempt(chunks, row, course))
+        tagged = await asyncio.to_thread(tag_table, rows, parts, self._vocabulary)
+        table = with_attempt(tagged, self._attempt(chunks, row, course))
         return await self._commit(chunk, table)
 
     def _pixels(self, buffer: pa.Buffer) -> NDArray[np.uint8]:
@@ -162,6 +166,7 @@ class HandOver:
     def _attempt(self, chunks: pa.Table, row: int, course: _Course) -> dict[str, Any]:
         grant, tagged = course.grant, course.tagged
         return {
+            "plan_hash": self._job.plan_hash,
             "session": self._job.session,
             "decode_node_id": chunks["node_id"][row].as_py(),
             "node_id": grant and grant.node_id,
@@ -182,8 +187,13 @@ class HandOver:
 
 
 def commit_and_log(job: Job, log: EventLog, chunk: int, table: pa.Table) -> bool:
-    """Commit a chunk and write down how long that took; False if another was first. Raises StoreError."""
+    """Commit a chunk and write down how long that took; False if another was first.
+
+    Raises StoreError if it cannot be written, or if the run folder has been removed meanwhile.
+    """
     start = time.perf_counter()
+    if not job.store.exists(PLAN):
+        raise StoreError(f"--out {job.store.root}: the plan of the run is gone; nothing is committed without it")
     first = commit_chunk(job.store, chunk, table)
     log.write("commit", chunk=chunk, first=first, commit_s=round(time.perf_counter() - start, 6))
     return first

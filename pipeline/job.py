@@ -11,7 +11,8 @@ class Job:
     """One driver's work on one run.
 
     session: names this driver process among all that ever worked on the run; bundle: the model's folder;
-    image_size: side of the square that images are resized to, in pixels; dtype: resolved, never "auto".
+    image_size: side of the square that images are resized to, in pixels; dtype: resolved, never "auto";
+    plan_hash: written into every chunk, so that no chunk is taken for another run's.
     """
 
     config: Config
@@ -20,3 +21,4 @@ class Job:
     bundle: str
     image_size: int
     dtype: str
+    plan_hash: str

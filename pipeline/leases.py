@@ -43,7 +43,7 @@ class Replica:
     """One process that holds the model.
 
     state: "settling" means that its lease was freed while it may still be working for a dead holder.
-    served: leases granted so far; 0 = fresh.
+    served: leases granted so far; 0 = fresh. failures: errors one after the other, without a success between.
     """
 
     replica_id: str
@@ -51,6 +51,7 @@ class Replica:
     slot: str
     state: ReplicaState = "starting"
     served: int = 0
+    failures: int = 0
 
 
 @dataclass
@@ -82,6 +83,10 @@ class LeaseBook:
     def hear(self, holder: str, now: float) -> None:
         """A holder of leases is alive."""
         self._heard[holder] = now
+
+    def is_silent(self, holder: str, now: float) -> bool:
+        """Whether a holder is taken to be dead."""
+        return now - self._heard.get(holder, now) > self.holder_timeout_s
 
     def idle(self, node_id: str, fresh: bool) -> Replica | None:
         """The best idle replica: on the asking node if possible; never-used ones first, or last, as asked."""
@@ -140,7 +145,7 @@ class LeaseBook:
     def orphaned(self, now: float) -> Iterator[Lease]:
         """Leases whose holder is dead: each ends here, and its replica settles until it is known to be idle."""
         for lease in list(self.leases.values()):
-            if now - self._heard[lease.holder] > self.holder_timeout_s:
+            if self.is_silent(lease.holder, now):
                 del self.leases[lease.lease_id]
                 self.replicas[lease.replica_id].state = "settling"
                 yield lease

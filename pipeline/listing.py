@@ -50,10 +50,14 @@ def walk(fs: AbstractFileSystem, root: str, max_depth: int | None = None) -> Ite
     """Paths of all files below `root`, relative to it, by name within each folder, folders in their place.
 
     Names that begin with a dot are passed over. Links to folders are followed, but not in circles. A link to
-    nothing counts as a file, so that it is reported when it is read; devices and pipes do not.
+    nothing, to itself or to where this process may not look counts as a file, so that it is reported when it is
+    read; devices and pipes do not.
     max_depth: parts of a path at most; None = no limit. Raises OSError when a folder cannot be listed.
     """
-    stack = [("", iter(_entries(fs, root)), frozenset[tuple[int, int]]())]
+    seen: frozenset[tuple[int, int]] = frozenset()
+    if isinstance(fs, LocalFileSystem):
+        seen = frozenset({_identity(os.stat(root))})
+    stack = [("", iter(_entries(fs, root)), seen)]
     while stack:
         folder, entries, above = stack[-1]
         entry = next(entries, None)
@@ -95,12 +99,23 @@ def _entries(fs: AbstractFileSystem, folder: str) -> list[_Entry]:
 def _local_entries(folder: str) -> Iterator[_Entry]:
     with os.scandir(folder) as entries:
         for entry in entries:
-            if entry.is_dir():
-                status = entry.stat()
-                yield _Entry(entry.name, True, False, (status.st_dev, status.st_ino))
-            else:
-                is_lost_link = entry.is_symlink() and not os.path.exists(entry.path)
-                yield _Entry(entry.name, False, entry.is_file() or is_lost_link, None)
+            try:
+                yield _local_entry(entry)
+            except OSError:
+                if not entry.is_symlink():
+                    raise
+                yield _Entry(entry.name, False, True, None)
+
+
+def _local_entry(entry: os.DirEntry[str]) -> _Entry:
+    if entry.is_dir():
+        return _Entry(entry.name, True, False, _identity(entry.stat()))
+    is_lost_link = entry.is_symlink() and not os.path.exists(entry.path)
+    return _Entry(entry.name, False, entry.is_file() or is_lost_link, None)
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
 
 
 def _remote_entries(fs: AbstractFileSystem, folder: str) -> Iterator[_Entry]:

@@ -17,7 +17,7 @@ from fsspec.implementations.local import LocalFileSystem
 from pipeline.errors import InputError
 from pipeline.listing import IMAGE_EXTENSIONS, glob_matches, is_glob, is_image_name, split_glob, storable, walk
 from pipeline.manifest_readers import MANIFEST_EXTENSIONS, Reader, Source, open_reader
-from pipeline.tables import IMAGE_FIELDS, TAG_FIELDS
+from pipeline.tables import IMAGE_FIELDS, TAG_FIELDS, to_parquet
 from ramcore.errors import ImageError
 from ramcore.imageformats import identify
 
@@ -46,7 +46,7 @@ class Input:
     """INPUT, opened and known to have at least one row.
 
     uri: as it was given; kind: what it turned out to be; schema: image_id: string, uri: string, then the kept
-    columns with the types of the manifest (CSV and TSV: string).
+    columns with the types of the manifest, without dictionaries and views (CSV and TSV: string).
     """
 
     def __init__(self, uri: str, kind: Kind, batches: Iterator[pa.RecordBatch], tally: _Tally) -> None:
@@ -143,6 +143,8 @@ def _kind(fs: AbstractFileSystem, path: str, uri: str) -> Kind:
         if is_glob(path):
             return "glob"
         raise InputError(f"INPUT {uri}: there is no such file or folder; it was looked for at {path}")
+    if not fs.isfile(path):
+        raise InputError(f"INPUT {uri}: a pipe, socket or device, which cannot be read twice; give a file or a folder")
     if Source(fs, path, uri, 1).extension:
         return "manifest"
     if is_image_name(path) or _starts_as_picture(fs, path, uri):
@@ -165,11 +167,13 @@ def _starts_as_picture(fs: AbstractFileSystem, path: str, uri: str) -> bool:
 
 
 def _explained(uri: str, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """The batches, with faults of the file system as an InputError."""
+    """The batches, with faults of the file system and of Arrow as an InputError."""
     try:
         yield from batches
     except OSError as error:
         raise InputError(f"INPUT {uri}: {error.filename or ''}: {error.strerror or error}") from error
+    except pa.ArrowException as error:
+        raise InputError(f"INPUT {uri}: {' '.join(str(error).split())[:300]}") from error
 
 
 def _empty(uri: str, kind: Kind, tally: _Tally) -> InputError:
@@ -220,8 +224,11 @@ def _manifest_rows(source: Source, keep: tuple[str, ...]) -> Iterator[pa.RecordB
     folder = posixpath.dirname(source.path)
     if not isinstance(source.fs, LocalFileSystem):
         folder = source.fs.unstrip_protocol(folder)
+    text = [uri_column, *([id_column] if id_column else [])]
     first_row = 0
-    for batch in reader.batches([uri_column, *([id_column] if id_column else [])], keep):
+    for batch in reader.batches(text, keep):
+        if first_row == 0:
+            _check_kept(source, keep, batch.schema.types[len(text) :])
         if batch.num_rows:
             yield _row_batch(batch, id_column is not None, folder, first_row, keep)
         first_row += batch.num_rows
@@ -252,6 +259,17 @@ def _choose(reader: Reader, source: Source, keep: tuple[str, ...]) -> tuple[str,
         if names.count(name) > 1:
             raise source.error(f"two columns are named {name!r}; rename one")
     return uri_column, id_column
+
+
+def _check_kept(source: Source, keep: tuple[str, ...], types: list[pa.DataType]) -> None:
+    """Raises InputError for a column that a plan cannot select rows of, or cannot write."""
+    for name, kind in zip(keep, types, strict=True):
+        try:
+            to_parquet(pa.table({name: pa.nulls(1, kind)}).take(pa.array([0])))
+        except pa.ArrowException as error:
+            raise source.error(
+                f"manifest.keep: column {name!r} of type {kind} cannot be kept; leave it out, or write it as text"
+            ) from error
 
 
 def _row_batch(

@@ -64,7 +64,10 @@ class Reader(Protocol):
         """Names of the columns, in the file's order."""
 
     def batches(self, text: Sequence[str], keep: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        """All rows in order; columns `text` (type string, nullable) and then `keep` (types of the file)."""
+        """All rows in order; columns `text` (type string, nullable) and then `keep` (types of the file).
+
+        Of the types of the file, dictionaries and views become what they stand for.
+        """
 
 
 def open_reader(source: Source) -> Reader:
@@ -85,7 +88,7 @@ def _explained(source: Source, what: str) -> Iterator[None]:
     """Faults of file and parser as an InputError that names the file."""
     try:
         yield
-    except pa.ArrowInvalid as error:
+    except pa.ArrowException as error:
         raise source.error(f"{what}: {_one_line(error)}") from error
     except (EOFError, zlib.error) as error:
         raise source.error(f"its compressed data is damaged or cut: {_one_line(error)}; write it again") from error
@@ -109,6 +112,13 @@ class _Parquet:
 
     def batches(self, text: Sequence[str], keep: Sequence[str]) -> Iterator[pa.RecordBatch]:
         wanted = [*text, *keep]
+        for name in keep:
+            kind = self._schema.field(name).type
+            if not pa.types.is_dictionary(kind) and _has_dictionary(kind):
+                raise self._source.error(
+                    f"manifest.keep: column {name!r} of type {kind} cannot be kept; "
+                    "leave it out, or write it without dictionary encoding"
+                )
         with self._file() as file, _explained(self._source, "damaged Parquet"):
             for batch in file.iter_batches(self._source.batch_rows, columns=wanted):
                 texts = [_as_text(batch.column(name), name, self._source) for name in text]
@@ -128,8 +138,41 @@ def _holds_images(field: pa.Field) -> bool:
 
 
 def _plain(column: pa.Array) -> pa.Array:
-    """Without dictionary encoding: each batch would have a dictionary of its own."""
-    return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+    """Without dictionary encoding, as each batch would have its own, and without views, which no row is taken of."""
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    plain = _plain_type(column.type)
+    return column if plain == column.type else column.cast(plain)
+
+
+def _plain_type(kind: pa.DataType) -> pa.DataType:
+    """The type with string and binary in the place of views, at any depth of lists, structs and maps."""
+    if kind.id in _OF_VIEWS:
+        return _OF_VIEWS[kind.id]
+    if pa.types.is_struct(kind):
+        return pa.struct([_plain_field(field) for field in kind.fields])
+    if pa.types.is_map(kind):
+        return pa.map_(_plain_field(kind.key_field), _plain_field(kind.item_field), kind.keys_sorted)
+    if pa.types.is_fixed_size_list(kind):
+        return pa.list_(_plain_field(kind.value_field), kind.list_size)
+    if pa.types.is_list(kind):
+        return pa.list_(_plain_field(kind.value_field))
+    if pa.types.is_large_list(kind):
+        return pa.large_list(_plain_field(kind.value_field))
+    return kind
+
+
+def _plain_field(field: pa.Field) -> pa.Field:
+    return field.with_type(_plain_type(field.type))
+
+
+def _has_dictionary(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        return True
+    return any(_has_dictionary(kind.field(index).type) for index in range(kind.num_fields))
+
+
+_OF_VIEWS = {pa.string_view().id: pa.string(), pa.binary_view().id: pa.binary()}
 
 
 def _as_text(column: pa.Array, name: str, source: Source) -> pa.Array:
@@ -171,6 +214,8 @@ class _Csv:
         fields = None
         try:
             for row in reader:
+                if fields is None and not "".join(row).strip():
+                    continue  # before the header
                 fields = fields or len(row)
                 if len(row) == fields:
                     yield row
@@ -187,7 +232,7 @@ class _Csv:
 
 
 class _Text:
-    """One uri a line; blank lines are no rows."""
+    """One uri a line, with the blanks around it, as names may have them; blank lines are no rows."""
 
     def __init__(self, source: Source) -> None:
         self.image_bytes: list[str] = []
@@ -198,7 +243,7 @@ class _Text:
 
     def batches(self, text: Sequence[str], keep: Sequence[str]) -> Iterator[pa.RecordBatch]:
         lines = _texts(self._source, blank=False)
-        while uris := [line.strip() for line in itertools.islice(lines, self._source.batch_rows)]:
+        while uris := [line.rstrip("\r\n") for line in itertools.islice(lines, self._source.batch_rows)]:
             yield pa.RecordBatch.from_arrays([pa.array(uris, pa.string())], names=["uri"])
 
 

@@ -1,7 +1,7 @@
 """The plan: which rows a run has, and which chunk each belongs to. Made once, never changed.
 
-`plan/part-*.parquet` hold the planned rows, a row group for each chunk; `plan/duplicates.parquet` the rows that
-repeat an earlier one; `plan/plan.json`, written last, says which parts belong to the plan.
+`plan/part-*.parquet` hold the planned rows, a row group for each chunk; `plan/duplicates-*.parquet` the rows that
+repeat an earlier one; `plan/plan.json`, written last, says which of them belong to the plan.
 """
 
 import bisect
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -25,8 +25,6 @@ from pipeline.store import RunStore
 from pipeline.tables import FORMAT_VERSION, to_parquet
 
 PLAN = "plan/plan.json"
-DUPLICATES = "plan/duplicates.parquet"
-"""Columns image_id, uri: a row for each input row that repeats an earlier one; there even when empty."""
 
 DUPLICATE_ID = "duplicate_id"
 """planned_error of a row whose image_id an earlier row has with another uri."""
@@ -68,6 +66,11 @@ class Plan:
     def chunks(self) -> int:
         """Number of chunks; their ids are 0, 1, …"""
         return self.counts["chunks"]
+
+    @property
+    def duplicates_name(self) -> str:
+        """The object of the duplicates: image_id, uri of each row that repeats an earlier one; there even if empty."""
+        return _duplicates_name(self.duplicates_sha256)
 
     @cached_property
     def hash(self) -> str:
@@ -172,7 +175,7 @@ def read_plan(store: RunStore) -> Plan | None:
         raise PlanError(f"{where}: the plan is damaged: {_one_line(error)}; {remedy}") from error
     if not is_whole:
         raise PlanError(f"{where}: the plan is damaged: its counts or its hash do not fit its parts; {remedy}")
-    missing = {DUPLICATES, *(part.name for part in plan.parts)} - set(store.list("plan/"))
+    missing = {plan.duplicates_name, *(part.name for part in plan.parts)} - set(store.list("plan/"))
     if missing:
         raise PlanError(f"{where}: {len(missing)} parts of the plan are missing, {min(missing)} for one; {remedy}")
     return plan
@@ -208,7 +211,7 @@ def _write_plan(store: RunStore, spool: Spool, flags: Flags, rows_per_chunk: int
     }
     made: list[str] = []
     parts = tuple(_write_parts(store, spool, flags, rows_per_chunk, made))
-    duplicates_sha256 = _write_duplicates(store, spool, flags)
+    duplicates_sha256 = _write_duplicates(store, spool, flags, made)
     columns = tuple(_planned_schema(spool.schema).names)
     plan = Plan(rows_per_chunk, counts, parts, duplicates_sha256, pinned, columns)
     if store.create(PLAN, _to_json(plan)):
@@ -216,7 +219,7 @@ def _write_plan(store: RunStore, spool: Spool, flags: Flags, rows_per_chunk: int
     other = read_plan(store)
     if other is None:
         raise PlanError(f"{store.root}/{PLAN} was removed while the run was planned; start again")
-    for name in set(made) - {part.name for part in other.parts}:
+    for name in set(made) - {other.duplicates_name, *(part.name for part in other.parts)}:
         store.delete(name)
     return other
 
@@ -259,8 +262,8 @@ def _regrouped(tables: Iterator[pa.Table], rows: int) -> Iterator[pa.Table]:
         yield pa.concat_tables(waiting).combine_chunks()
 
 
-def _write_duplicates(store: RunStore, spool: Spool, flags: Flags) -> str:
-    """The duplicates as an object; sha256 of its content."""
+def _write_duplicates(store: RunStore, spool: Spool, flags: Flags, made: list[str]) -> str:
+    """The duplicates as an object, named by its content as `_write_parts` does; sha256 of its content."""
     path = spool.folder / "duplicates.parquet"
     with pq.ParquetWriter(path, _DUPLICATES_SCHEMA, compression="zstd") as writer:
         duplicates = (
@@ -270,21 +273,15 @@ def _write_duplicates(store: RunStore, spool: Spool, flags: Flags) -> str:
         for table in _regrouped(duplicates, _PART_ROWS):
             writer.write_table(table)
     with path.open("rb") as file:
-        sha256 = _sha256(file)
-    # Planning that was broken off may have left those of another input; once there is a plan, they are its own.
-    if not store.exists(PLAN) and not store.upload(DUPLICATES, path):
-        with store.open(DUPLICATES) as file:
-            is_same = _sha256(file) == sha256
-        if not is_same:
-            store.replace(DUPLICATES, path.read_bytes())
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    name = _duplicates_name(sha256)
+    if store.upload(name, path):
+        made.append(name)
     return sha256
 
 
-def _sha256(file: BinaryIO) -> str:
-    digest = hashlib.sha256()
-    while block := file.read(1 << 20):
-        digest.update(block)
-    return digest.hexdigest()
+def _duplicates_name(sha256: str) -> str:
+    return f"plan/duplicates-{sha256[:8]}.parquet"
 
 
 def _to_json(plan: Plan) -> bytes:

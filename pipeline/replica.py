@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.selection import Selection, floors, merge, select
+from ramcore.errors import BundleError
 
 _REPORT_EVERY_S = 0.5
 
@@ -17,10 +18,12 @@ _REPORT_EVERY_S = 0.5
 class ReplicaSpec:
     """All that a replica needs to know of the run.
 
-    dtype: resolved, never "auto"; microbatch: images through the model at once.
+    bundle_hash: of the bundle that the run was planned with; dtype: resolved, never "auto";
+    microbatch: images through the model at once.
     """
 
     bundle: str
+    bundle_hash: str
     dtype: str
     microbatch: int
     score_floor: Literal["auto"] | float
@@ -69,6 +72,8 @@ class Replica:
 
         torch.set_num_threads(self.placement.threads)
         self._tagger: Any = ramcore.load(self.spec.bundle, device=self.placement.device, dtype=self.spec.dtype)
+        if self._tagger.bundle_hash != self.spec.bundle_hash:
+            raise BundleError(f"{self.spec.bundle} is not the bundle that the run was planned with; put that one back")
         self._thresholds = np.asarray(self._tagger.vocabulary.thresholds, dtype=np.float32)
         self._floors = floors(self._thresholds, self.spec.score_floor)
         self._warm_up()

@@ -16,7 +16,7 @@ _PACKAGES = ("ramfleet", "ray", "torch", "timm", "pyarrow", "Pillow", "simplejpe
 
 def write_run(store: RunStore, plan: Plan, published: Published) -> None:
     """Put run.json in place, in one step, after all that it lists."""
-    model = recorded_model(store)
+    model = recorded_model(store, plan)
     document = {
         "format_version": FORMAT_VERSION,
         "status": "incomplete" if published.counts.missing else "complete",

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from pipeline.store import RunStore
 
@@ -15,7 +16,7 @@ def sample_rows(store: RunStore, parts: list[str], images: int) -> list[dict[str
     """
     with store.open("vocabulary.parquet") as file:
         vocabulary = pq.read_table(file)
-    tag_ids = {tag: tag_id for tag_id, tag in enumerate(vocabulary["tag"].to_pylist())}
+    thresholds = vocabulary["threshold"].to_numpy()
     if not parts:
         return []
     with store.open(parts[0]) as file:
@@ -24,10 +25,12 @@ def sample_rows(store: RunStore, parts: list[str], images: int) -> list[dict[str
     if rows is None:
         return []
     chosen = np.unique(np.linspace(0, rows.num_rows - 1, images).round().astype(int))
-    return [_row(row, tag_ids) for row in rows.take(chosen).to_pylist()]
+    return [_row(row, thresholds) for row in rows.take(chosen).to_pylist()]
 
 
-def _row(row: dict[str, Any], tag_ids: dict[str, int]) -> dict[str, Any]:
-    scores = dict(zip(row["tag_ids"], row["scores"], strict=True))
-    tags = [(tag, scores[tag_ids[tag]]) for tag in row["tags"]]
+def _row(row: dict[str, Any], thresholds: NDArray[np.float32]) -> dict[str, Any]:
+    # By id and not by name: a name may stand in the vocabulary twice.
+    scores = np.array(row["scores"], dtype=np.float32)
+    fired = scores[scores > thresholds[row["tag_ids"]]]
+    tags = zip(row["tags"], fired.tolist(), strict=True)
     return {"image_id": row["image_id"], "tags": sorted(tags, key=lambda tag: -tag[1])}

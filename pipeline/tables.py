@@ -11,7 +11,7 @@ FORMAT_VERSION = 1
 """Version of the run folder's layout; a run of another version is refused, not guessed at."""
 
 ATTEMPT_KEY = b"ramfleet.attempt"
-"""Key of a chunk file's metadata: how the attempt that won was done, as JSON."""
+"""Key of a chunk file's metadata: how the attempt that won was done, as JSON; its `plan_hash` says of which run."""
 
 IMAGE_FIELDS = [
     pa.field("width", pa.int32()),

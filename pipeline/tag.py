@@ -9,9 +9,11 @@ from typing import Any
 from rich.console import Console
 
 from pipeline.accounting import Published
+from pipeline.chunks import committed
 from pipeline.cluster import ClusterShape, joined, start_fleet, survey
 from pipeline.config import Config
 from pipeline.driver import drive, pending_chunks
+from pipeline.errors import InputError
 from pipeline.finalize import finalize
 from pipeline.fleet import FleetSpec
 from pipeline.flow import FlowShape
@@ -46,7 +48,8 @@ class Request:
     @property
     def bundle(self) -> Path:
         """Folder of the model."""
-        return Path(self.config.model.bundle or demo_bundle()).absolute()
+        bundle = self.config.model.bundle
+        return demo_bundle() if bundle is None else Path(bundle).absolute()
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,11 @@ def _open(store: RunStore, request: Request, asked: dict[str, Any]) -> Plan | In
     """The plan of the run that is there already, or else INPUT; what cannot work is refused before a cluster starts."""
     plan = read_plan(store)
     if plan is None:
+        if next(committed(store), None) is not None:
+            raise InputError(
+                f"--out {request.out} holds the chunks of a run but no plan for them: "
+                "restore its plan/ folder, or choose another --out"
+            )
         return open_input(request.input, request.config.manifest.keep)
     check_pins(plan, asked, request.out)
     return plan
@@ -100,7 +108,7 @@ def _plan(store: RunStore, source: Input, request: Request, asked: dict[str, Any
         even = -(-rows // (_CHUNKS_PER_REPLICA * len(shape.slots)))
         return min(max(even, _FEWEST_CHUNK_ROWS), _MOST_CHUNK_ROWS)
 
-    record_model(store, request.bundle)
+    record_model(store, request.bundle, asked["bundle"])
     resolved = asked | {"model.dtype": _dtype(request, shape)}
     plan = make_plan(source.batches(), store, rows_per_chunk, request.limit, resolved)
     check_pins(plan, asked, request.out)
@@ -123,12 +131,13 @@ def _tag_pending(
     size = read_config(request.bundle).swin.image_size
     dtype = plan.pinned["model.dtype"]
     session = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"
-    job = Job(config, store, session, str(request.bundle), size, dtype)
+    job = Job(config, store, session, str(request.bundle), size, dtype, plan.hash)
     microbatch = config.model.microbatch
     if microbatch == "auto":
         microbatch = _CARD_MICROBATCH if shape.has_cards else _CPU_MICROBATCH
-    replica = ReplicaSpec(job.bundle, dtype, microbatch, config.output.score_floor, config.output.top_k)
-    fleet = start_fleet(FleetSpec(config, store, session, replica, _weight_bytes(request), replica_class))
+    output = config.output
+    replica = ReplicaSpec(job.bundle, plan.pinned["bundle"], dtype, microbatch, output.score_floor, output.top_k)
+    fleet = start_fleet(FleetSpec(config, store, session, replica, shape.device, _weight_bytes(request), replica_class))
     flow = FlowShape(
         decoders=shape.decoders,
         handovers=min(shape.nodes, _HANDOVERS),

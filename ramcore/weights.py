@@ -75,6 +75,7 @@ def save_weights(model: nn.Module, path: Path) -> None:
     """Write the model's state dict, in its own dtypes, to a new safetensors file."""
     state = {key: tensor.detach().cpu().contiguous() for key, tensor in model.state_dict().items()}
     save_file(state, path, metadata={"format": "pt"})
+    path.chmod(0o644)  # safetensors makes it private, but a cluster's workers may be other users
 
 
 def _cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:

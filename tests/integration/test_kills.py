@@ -2,6 +2,9 @@
 
 import os
 import random
+import shutil
+import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +16,7 @@ from runs import (
     Run,
     assert_adds_up,
     assert_same_results,
+    descendants,
     draw_pictures,
     ended,
     finish,
@@ -133,3 +137,45 @@ def test_directory_that_vanishes(run: Run, undisturbed: Path, tmp_path: Path) ->
     run.finish()
     assert assert_adds_up(run.out, PICTURES)["tagged"] == PICTURES
     assert_same_results(run.out, undisturbed)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_asked_to_stop(run: Run, undisturbed: Path, number: signal.Signals) -> None:
+    """SIGTERM and Ctrl-C: exit 3 with one line, soon, with nothing left running; the same command goes on."""
+    with ended(run.start()) as process:
+        wait_until(process, lambda: run.committed() >= 2)
+        others = descendants(process.pid)
+        os.kill(process.pid, number)
+        output = finish(process, 30, code=3)
+        _, alive = psutil.wait_procs(others, timeout=15)
+    assert "interrupted; run the same command again to go on" in output
+    assert "Traceback" not in output
+    assert alive == []
+    run.finish()
+    assert_same_results(run.out, undisturbed)
+
+
+def test_chunks_without_their_plan_are_not_taken_for_another_run(undisturbed: Path, run: Run) -> None:
+    """A run folder that lost its plan is refused: its chunks may be of other images."""
+    shutil.copytree(undisturbed / "chunks", run.out / "chunks")
+    output = finish(run.start(), 60, code=2)
+    assert "holds the chunks of a run but no plan for them" in output
+
+
+def test_a_full_disk_stops_the_run_resumably(run: Run, undisturbed: Path, tmp_path: Path) -> None:
+    """No space left: exit 3 and the reason; with more space the run is finished."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root to mount a small file system")
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=160k", "tmpfs", str(disk)], check=True)
+    try:
+        run.out = disk / "run"
+        output = finish(run.start(), code=3)
+        assert "No space left on device" in output
+        subprocess.run(["mount", "-o", "remount,size=50m", str(disk)], check=True)
+        run.finish()
+        assert_adds_up(run.out, PICTURES)
+        assert_same_results(run.out, undisturbed)
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)

@@ -1,13 +1,15 @@
 """Bytes of local files, and why they cannot be had."""
 
 import os
+import socket
+import threading
 from pathlib import Path
 
 import pytest
 
 from pipeline.config import FetchConfig
 from pipeline.error_kinds import ERROR_KINDS
-from pipeline.fetch import FetchError, fetch
+from pipeline.fetch import FetchError, fetch, local_path
 
 
 def kind_of(uri: str, config: FetchConfig | None = None) -> str:
@@ -39,6 +41,47 @@ def test_a_larger_file_is_not_read(tmp_path: Path) -> None:
     with path.open("wb") as file:
         os.truncate(file.fileno(), 1 << 40)
     assert kind_of(str(path)) == "too_large"
+
+
+def test_what_is_no_regular_file_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pipe without a writer, a socket and an endless device are rejects at once."""
+    os.mkfifo(tmp_path / "pipe.jpg")
+    monkeypatch.chdir(tmp_path)  # names of sockets are short
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind("socket.jpg")
+        kinds: dict[str, str] = {}
+        uris = [str(tmp_path / "pipe.jpg"), str(tmp_path / "socket.jpg"), "/dev/zero", "/dev/null", "/dev/tty"]
+        thread = threading.Thread(target=lambda: kinds.update({uri: kind_of(uri) for uri in uris}), daemon=True)
+        thread.start()
+        thread.join(10)
+    assert kinds == dict.fromkeys(uris, "not_found")
+
+
+def test_files_that_do_not_say_their_size_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file of /proc says 0 bytes, a growing one too few: both are read whole, but never over the bound."""
+    assert b"processor" in fetch("/proc/cpuinfo", FetchConfig())
+    assert kind_of("/proc/cpuinfo", FetchConfig(max_image_bytes=20)) == "too_large"
+    path = tmp_path / "growing"
+    path.write_bytes(b"x" * 3_000_000)
+    true_size = os.fstat
+
+    def as_it_was(descriptor: int) -> os.stat_result:
+        fields = list(true_size(descriptor))
+        fields[6] = min(fields[6], 1000)
+        return os.stat_result(fields)
+
+    monkeypatch.setattr("pipeline.fetch.os.fstat", as_it_was)
+    assert fetch(str(path), FetchConfig(max_image_bytes=3_000_000)) == b"x" * 3_000_000
+    assert kind_of(str(path), FetchConfig(max_image_bytes=2_999_999)) == "too_large"
+
+
+def test_file_uris_of_other_hosts_are_refused(tmp_path: Path) -> None:
+    """file://data/a.jpg is a.jpg on the host data, not /a.jpg here; localhost is here."""
+    (tmp_path / "a.jpg").write_bytes(b"x")
+    assert fetch(f"file://localhost{tmp_path}/a.jpg", FetchConfig()) == b"x"
+    assert kind_of(f"file://data{tmp_path}/a.jpg") == "unsupported_uri"
+    with pytest.raises(FetchError, match="'data'"):
+        local_path("file://data/a.jpg")
 
 
 def test_other_schemes_are_named() -> None:

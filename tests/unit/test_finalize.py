@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.chunks import chunk_name, commit_chunk
 from pipeline.driver import pending_chunks
-from pipeline.errors import IncompleteError, InputError
+from pipeline.errors import IncompleteError, InputError, PlanError
 from pipeline.finalize import finalize
 from pipeline.model_record import record_model
 from pipeline.plan import Plan, make_plan
@@ -23,6 +23,7 @@ from ramcore.vocabulary import Vocabulary
 
 ROWS = 50
 CHUNK_ROWS = 16
+HASH = "0123456789abcdef" * 4
 ATTEMPT = {"node_id": "n", "card": "cpu", "model_s": 1.0, "started_at": 10.0, "ended_at": 12.0}
 VOCABULARY = Vocabulary(("dog", "cat"), ("狗", "猫"), np.array([0.5, 0.5], np.float32))
 
@@ -30,7 +31,7 @@ VOCABULARY = Vocabulary(("dog", "cat"), ("狗", "猫"), np.array([0.5, 0.5], np.
 @pytest.fixture
 def store(tmp_path: Path, tiny_bundle: Path) -> RunStore:
     store = RunStore(tmp_path / "run")
-    record_model(store, tiny_bundle)
+    record_model(store, tiny_bundle, HASH)
     return store
 
 
@@ -38,7 +39,7 @@ def store(tmp_path: Path, tiny_bundle: Path) -> RunStore:
 def plan(store: RunStore) -> Plan:
     ids = [f"i{number}" for number in range(ROWS)]
     rows = pa.RecordBatch.from_pydict({"image_id": [*ids, "i3"], "uri": [*ids, "i3"]})
-    return make_plan(iter([rows]), store, CHUNK_ROWS, None, {"model.dtype": "fp32"})
+    return make_plan(iter([rows]), store, CHUNK_ROWS, None, {"bundle": HASH})
 
 
 @pytest.fixture
@@ -58,7 +59,7 @@ def chunk_table(plan: Plan, store: RunStore, chunk: int, rejects: tuple[int, ...
     tagged = kinds.count(None)
     scores = np.tile(np.array([0.9, 0.1], np.float32), (tagged, 1))
     part = tagged_part(select(scores, VOCABULARY.thresholds, floors(VOCABULARY.thresholds, "auto"), 0))
-    return with_attempt(tag_table(rows, [part], VOCABULARY), ATTEMPT)
+    return with_attempt(tag_table(rows, [part], VOCABULARY), {**ATTEMPT, "plan_hash": plan.hash})
 
 
 def commit_all(plan: Plan, commit: Callable[..., None]) -> None:
@@ -116,6 +117,42 @@ def test_a_chunk_with_other_rows_than_planned_is_an_error(
     with pytest.raises(IncompleteError, match=r"chunks/0000000\.g0\.parquet holds 15 rows, the plan has 16"):
         finalize(store)
     assert not store.exists("run.json")
+
+
+def test_a_chunk_of_another_run_is_an_error(store: RunStore, plan: Plan, commit: Callable[..., None]) -> None:
+    """Chunks that were left behind by another plan are never published as this run's."""
+    commit_all(plan, commit)
+    table = with_attempt(chunk_table(plan, store, 0, ()), {**ATTEMPT, "plan_hash": "another"})
+    store.replace(chunk_name(0), to_parquet(table))
+    with pytest.raises(IncompleteError, match="is a chunk of another run"):
+        finalize(store)
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1 not really", b"\0" * 100])
+def test_a_damaged_chunk_is_named(store: RunStore, plan: Plan, commit: Callable[..., None], content: bytes) -> None:
+    """The file and the remedy are in one line."""
+    commit_all(plan, commit)
+    store.replace(chunk_name(2), content)
+    with pytest.raises(IncompleteError, match=r"chunks/0000002\.g0\.parquet is damaged .*delete it"):
+        finalize(store)
+
+
+def test_a_damaged_event_log_does_not_stop_a_run(store: RunStore, plan: Plan, commit: Callable[..., None]) -> None:
+    """Events are for accounts: lines that are not whole are passed over."""
+    commit_all(plan, commit)
+    whole = json.dumps({"at": 1.0, "session": "s", "event": "commit", "chunk": 1, "first": True, "commit_s": 0.25})
+    store.create("events/s-x.jsonl", f'{{"half\n[]\n{{}}\n{whole}\n{{"at": 2'.encode())
+    finalize(store)
+    telemetry = pd.read_parquet(store.path("telemetry")).set_index("chunk")
+    assert telemetry.loc[1, "commit_s"] == 0.25
+
+
+def test_a_run_folder_without_its_model_record(store: RunStore, plan: Plan, commit: Callable[..., None]) -> None:
+    """A missing part of the plan folder is named."""
+    commit_all(plan, commit)
+    store.delete(f"plan/vocabulary-{HASH[:16]}.parquet")
+    with pytest.raises(PlanError, match="vocabulary-0123456789abcdef"):
+        finalize(store)
 
 
 def test_a_folder_that_is_no_run(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from ramcore.images import decode
 
 @pytest.fixture
 def job(tmp_path: Path) -> Job:
-    return Job(Config(), RunStore(tmp_path), "session", "bundle", 64, "fp32")
+    return Job(Config(), RunStore(tmp_path), "session", "bundle", 64, "fp32", "hash")
 
 
 def picture(colour: tuple[int, int, int]) -> bytes:

@@ -110,3 +110,11 @@ def test_cutting_up_ends_with_every_image_alone_exactly_once(images: int) -> Non
         else:
             waiting += work.pieces()
     assert sorted(alone) == list(range(images))
+
+
+def test_a_holder_that_never_had_a_lease_is_not_silent() -> None:
+    """Who has only asked is given time to be heard."""
+    book = book_with()
+    assert not book.is_silent("new", now=1000)
+    book.hear("new", now=1000)
+    assert book.is_silent("new", now=1011)

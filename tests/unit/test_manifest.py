@@ -1,6 +1,8 @@
 """Every kind of INPUT becomes the same stream of rows, or an error that says what to do."""
 
 import json
+import os
+import threading
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +15,8 @@ from inputs import read, refused, touch, write
 
 from pipeline import manifest_readers
 from pipeline.manifest import BATCH_ROWS, open_input
+from pipeline.plan import make_plan
+from pipeline.store import RunStore
 
 ROWS = [{"uri": "/a.jpg", "image_id": "007"}, {"uri": "/b.jpg", "image_id": "8"}]
 
@@ -50,9 +54,12 @@ def test_manifests_of_every_kind_give_the_same_rows(tmp_path, ending, packed):
 
 @pytest.mark.parametrize("name", ["list.txt", "list.txt.gz", "LIST.TXT"])
 def test_text_manifest(tmp_path, name):
-    """A line of a .txt is a uri; blank lines are no rows; Windows line ends and a byte order mark do not matter."""
-    path = write(tmp_path / name, b"\xef\xbb\xbf/a.jpg\r\n\r\n  s3://b/c d.jpg \n/e,f.jpg")
-    assert read(path) == [(uri, uri) for uri in ("/a.jpg", "s3://b/c d.jpg", "/e,f.jpg")]
+    """A line of a .txt is a uri; blank lines are no rows; Windows line ends and a byte order mark do not matter.
+
+    Blanks at the end of a line belong to the name.
+    """
+    path = write(tmp_path / name, b"\xef\xbb\xbf/a.jpg\r\n\r\ns3://b/c d.jpg\n \t\n/b.jpg \r\n/e,f.jpg")
+    assert read(path) == [(uri, uri) for uri in ("/a.jpg", "s3://b/c d.jpg", "/b.jpg ", "/e,f.jpg")]
 
 
 def test_relative_uris_are_relative_to_the_manifest(tmp_path):
@@ -150,6 +157,67 @@ def test_kept_columns_of_text_manifests(tmp_path):
     assert table["deep"].to_pylist() == [None, {"x": 1}, None]
 
 
+def test_kept_views_become_what_the_plan_can_hold(tmp_path):
+    """string_view and binary_view, alone or within lists and structs, are kept as string and binary."""
+    texts = pa.array(["x", None]).cast(pa.string_view())
+    bytes_ = pa.array([b"x", None]).cast(pa.binary_view())
+    kept = {
+        "text": (texts, pa.string()),
+        "bytes_": (bytes_, pa.binary()),
+        "list": (pa.ListArray.from_arrays([0, 1, 2], texts), pa.list_(pa.string())),
+        "struct": (pa.StructArray.from_arrays([texts], ["s"]), pa.struct([("s", pa.string())])),
+        "map": (pa.MapArray.from_arrays([0, 1, 2], pa.array(["k", "l"]), texts), pa.map_(pa.string(), pa.string())),
+    }
+    table = pa.table({"uri": ["/a", "/b"], **{name: column for name, (column, _) in kept.items()}})
+    pq.write_table(table, tmp_path / "m.parquet")
+    opened = open_input(str(tmp_path / "m.parquet"), list(kept))
+    assert [kind.equals(want) for kind, (_, want) in zip(opened.schema.types[2:], kept.values(), strict=True)] == [
+        True
+    ] * len(kept)
+    store = RunStore(tmp_path / "run")
+    found = make_plan(opened.batches(), store, 2, None, {}).read_chunk(store, 0)
+    assert found.select(list(kept)).to_pylist() == table.select(list(kept)).to_pylist()
+
+
+def test_kept_columns_of_types_that_cannot_be_kept(tmp_path):
+    """Dictionaries within lists and structs, and structs of nothing, are refused by the column's name."""
+    codes = pa.array(["x", "y"]).dictionary_encode()
+    lists = pa.ListArray.from_arrays([0, 1, 2], codes)
+    columns = {
+        "list": lists,
+        "struct": pa.StructArray.from_arrays([codes], ["s"]),
+        "deep": pa.StructArray.from_arrays([lists], ["s"]),
+    }
+    pq.write_table(pa.table({"uri": ["/a", "/b"], **columns}), tmp_path / "m.parquet", row_group_size=1)
+    assert len(read(tmp_path / "m.parquet")) == 2
+    for name in columns:
+        refused(tmp_path / "m.parquet", "m.parquet", repr(name), "dictionary", keep=[name])
+    path = write(tmp_path / "m.jsonl", '{"uri": "/a", "empty": {}}')
+    refused(path, "m.jsonl", "'empty'", "leave it out", keep=["empty"])
+
+
+@pytest.mark.parametrize("fault", [pa.ArrowNotImplementedError, pa.ArrowKeyError, pa.ArrowInvalid])
+def test_any_fault_of_arrow_is_explained(tmp_path, monkeypatch, fault):
+    """Whatever Arrow raises while a manifest is read becomes one line that names it."""
+    pq.write_table(pa.table({"uri": ["/a"]}), tmp_path / "m.parquet")
+
+    def fail(*_):
+        raise fault("cannot\ndo this")
+
+    monkeypatch.setattr(manifest_readers, "_as_text", fail)
+    refused(tmp_path / "m.parquet", "m.parquet", "cannot do this")
+
+
+@pytest.mark.parametrize("name", ["pipe", "pipe.jpg", "pipe.csv", "pipe.txt.gz"])
+def test_a_pipe_as_input_is_refused_at_once(tmp_path, name):
+    """INPUT is not waited for."""
+    os.mkfifo(tmp_path / name)
+    done = threading.Event()
+    thread = threading.Thread(target=lambda: (refused(tmp_path / name, name, "pipe, socket"), done.set()), daemon=True)
+    thread.start()
+    assert done.wait(10)
+
+
 def test_the_uri_column_can_be_kept_under_its_own_name(tmp_path):
     """A column url may serve as uri and be kept as well."""
     for path in (write(tmp_path / "m.csv", "url\na.jpg\n"), write(tmp_path / "m.jsonl", '{"url": "a.jpg"}')):
@@ -160,6 +228,13 @@ def test_csv_quotes_and_newlines(tmp_path):
     """Quoted fields hold separators, quotes and line ends; null and NA are text."""
     path = write(tmp_path / "m.csv", '\ufeffuri,id\r\n"/a,b ""c"".jpg","two\nlines"\r\n/NA,null\r\n\r\n')
     assert read(path) == [("two\nlines", '/a,b "c".jpg'), ("null", "/NA")]
+
+
+@pytest.mark.parametrize("blank", ["\n", "\r\n\r\n", "  \n\n", ",\n", "\ufeff\n"])
+def test_blank_lines_before_a_csv_header(tmp_path, blank):
+    """The header is the first line that holds anything."""
+    assert read(write(tmp_path / "m.csv", f"{blank}uri,id\n/a,1\n\n/b,2\n")) == [("1", "/a"), ("2", "/b")]
+    refused(write(tmp_path / "blank.csv", blank), "empty")
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline import identity, plan
-from pipeline.errors import InputError, PlanError
-from pipeline.plan import DUPLICATE_ID, DUPLICATES, PLAN, make_plan, read_plan
+from pipeline.config import load_config
+from pipeline.errors import ConfigError, InputError, PlanError
+from pipeline.plan import DUPLICATE_ID, PLAN, make_plan, read_plan
 from pipeline.store import RunStore
 
 PINNED = {"INPUT": "/images", "decode.mode": "fast", "--limit": None}
@@ -42,7 +43,7 @@ def planned_rows(store, made):
 
 
 def read_duplicates(store):
-    with store.open(DUPLICATES) as file:
+    with store.open(read_plan(store).duplicates_name) as file:
         return pq.read_table(file)
 
 
@@ -164,7 +165,8 @@ def test_parts_are_named_by_their_content(store):
     for part in made.parts:
         assert hashlib.sha256(store.read(part.name)).hexdigest() == part.sha256
         assert part.name == f"plan/part-00000-{part.sha256[:8]}.parquet"
-    assert hashlib.sha256(store.read(DUPLICATES)).hexdigest() == made.duplicates_sha256
+    assert hashlib.sha256(store.read(made.duplicates_name)).hexdigest() == made.duplicates_sha256
+    assert made.duplicates_name == f"plan/duplicates-{made.duplicates_sha256[:8]}.parquet"
 
 
 @pytest.mark.parametrize(("limit", "expected"), [(1, 1), (7, 7), (8, 8), (25, 25), (26, 25), (None, 25)])
@@ -247,7 +249,10 @@ def damage(change):
     [
         (lambda store: store.replace(PLAN, store.read(PLAN)[:-40]), "damaged"),
         (lambda store: store.replace(PLAN, b"[]"), "damaged"),
-        (lambda store: store.delete(DUPLICATES), "1 parts of the plan are missing, plan/duplicates"),
+        (
+            lambda store: store.delete(read_plan(store).duplicates_name),
+            "1 parts of the plan are missing, plan/duplicates",
+        ),
         (lambda store: store.delete(next(name for name in store.list("plan/") if "part-" in name)), "plan/part-00000-"),
         (damage(lambda document: document.update(format_version=99)), "format version 99, this program reads 1"),
         (damage(lambda document: document.pop("counts")), "damaged"),
@@ -297,6 +302,14 @@ def test_wrong_arguments(store):
     assert list(store.list("plan/")) == []
 
 
+def test_chunks_have_a_largest_size():
+    """plan.chunk_rows is bounded: a chunk is what one process holds in memory."""
+    assert load_config(None, ["plan.chunk_rows=4096"]).plan.chunk_rows == 4096
+    for wrong in (0, 4097):
+        with pytest.raises(ConfigError, match=f"plan.chunk_rows={wrong}:"):
+            load_config(None, [f"plan.chunk_rows={wrong}"])
+
+
 def test_the_second_planner_takes_the_plan_of_the_first(store):
     """Of two plans the first stays; the second planner gets it, and leaves nothing of its own behind."""
     first = make_plan(batches(distinct(50)), store, 4, None, {"who": "first"})
@@ -319,6 +332,25 @@ def test_planning_at_the_same_time(store):
     assert all(one == plans[0] for one in plans)
     assert read_plan(store) == plans[0]
     assert len(planned_rows(store, plans[0])) == 300
+
+
+def test_a_planner_that_is_overtaken_does_not_change_the_plan(store, monkeypatch):
+    """Another planner that writes its plan at any moment keeps its duplicates; the loser's are removed."""
+    upload = store.upload
+    winner = RunStore(store.root)
+    first = []
+
+    def overtaken(name, path):
+        if not first:
+            first.append(make_plan(batches([*distinct(30), *distinct(5)]), winner, 4, None, {"who": "first"}))
+        return upload(name, path)
+
+    monkeypatch.setattr(store, "upload", overtaken)
+    made = make_plan(batches([*distinct(40), *distinct(7)]), store, 5, None, {"who": "second"})
+    assert made == first[0]
+    assert read_duplicates(store).num_rows == 5
+    assert hashlib.sha256(store.read(made.duplicates_name)).hexdigest() == made.duplicates_sha256
+    assert set(store.list("plan/")) == {PLAN, made.duplicates_name, *(part.name for part in made.parts)}
 
 
 def test_planning_that_was_broken_off_is_begun_again(store):

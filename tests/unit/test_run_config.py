@@ -55,3 +55,9 @@ def test_pinned_keys_are_those_that_change_results() -> None:
     assert {"decode.mode", "output.score_floor", "manifest.keep", "model.dtype"} <= pinned
     assert pinned.isdisjoint({"fetch.concurrency", "fleet.max_replicas", "model.microbatch", "run.max_reject_share"})
     assert pinned <= set(known_keys())
+
+
+@pytest.mark.parametrize("name", ["~", "null", "tiny #2", "2024", "yes", "a: b", ""])
+def test_a_bundle_folder_is_taken_as_it_is(name: str) -> None:
+    """--model names a folder; it is no YAML."""
+    assert load_config(None, ["model.dtype=fp32"], bundle=name).model.bundle == name
