@@ -171,9 +171,7 @@ def test_kept_views_become_what_the_plan_can_hold(tmp_path):
     table = pa.table({"uri": ["/a", "/b"], **{name: column for name, (column, _) in kept.items()}})
     pq.write_table(table, tmp_path / "m.parquet")
     opened = open_input(str(tmp_path / "m.parquet"), list(kept))
-    assert [kind.equals(want) for kind, (_, want) in zip(opened.schema.types[2:], kept.values(), strict=True)] == [
-        True
-    ] * len(kept)
+    assert all(kind.equals(want) for kind, (_, want) in zip(opened.schema.types[2:], kept.values(), strict=True))
     store = RunStore(tmp_path / "run")
     found = make_plan(opened.batches(), store, 2, None, {}).read_chunk(store, 0)
     assert found.select(list(kept)).to_pylist() == table.select(list(kept)).to_pylist()
