@@ -71,6 +71,8 @@ class OutputConfig(_Section):
     """Scores under it are not stored; auto = 0.05 under each tag's own threshold; a number is absolute."""
     top_k: int = Field(128, ge=0, json_schema_extra=_RESULT)
     """At most so many scores per image, the highest; tags over their threshold always stay; 0 = no cap."""
+    captions: Literal["auto"] | bool = Field("auto", json_schema_extra=_RESULT)
+    """Whether the model also writes a caption of every image; auto = where it can (tag2text)."""
 
 
 class FleetConfig(_Section):

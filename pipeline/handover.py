@@ -130,7 +130,7 @@ class HandOver:
         course.call_s += time.monotonic() - called
         course.model_s += tagged.model_s
         course.grant, course.tagged = grant, tagged
-        return tagged_part(tagged.selection)
+        return tagged_part(tagged.selection, tagged.captions)
 
     async def _tag_struck_out(self, pixels: Any, work: Work, course: _Course, last_error: str) -> list[Part]:
         if not work.alone:
