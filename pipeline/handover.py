@@ -19,6 +19,7 @@ from pipeline.events import EventLog
 from pipeline.fleet import Grant, last_line
 from pipeline.job import Job
 from pipeline.leases import STRIKES_OUT, Work
+from pipeline.names import Naming
 from pipeline.remote import ask_async
 from pipeline.replica import Tagged
 from pipeline.tables import from_ipc, to_ipc, with_attempt
@@ -65,6 +66,7 @@ class HandOver:
         self._job = job
         self._fleet = fleet
         self._vocabulary = read_vocabulary(job.bundle)
+        self._naming = Naming.of(job.config.pinned())
         self._holder = f"handover-{uuid.uuid4().hex[:8]}"
         self._node_id = ray.get_runtime_context().get_node_id()
         self._log = EventLog(job.store, job.session, self._holder)
@@ -90,7 +92,7 @@ class HandOver:
         pixels = self._pixels(chunks["pixels"][row].as_buffer())
         course = _Course()
         parts = await self._tag(pixels, Work(chunk, 0, len(pixels)), course)
-        table = with_attempt(tag_table(rows, parts, self._vocabulary), self._attempt(chunks, row, course))
+        table = with_attempt(tag_table(rows, parts, self._vocabulary, self._naming), self._attempt(chunks, row, course))
         return await self._commit(chunk, table)
 
     def _pixels(self, buffer: pa.Buffer) -> NDArray[np.uint8]:

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from pipeline.store import RunStore
 
@@ -15,19 +16,22 @@ def sample_rows(store: RunStore, parts: list[str], images: int) -> list[dict[str
     """
     with store.open("vocabulary.parquet") as file:
         vocabulary = pq.read_table(file)
-    tag_ids = {tag: tag_id for tag_id, tag in enumerate(vocabulary["tag"].to_pylist())}
+    names = vocabulary["tag"].to_pylist()
+    thresholds = vocabulary["threshold"].to_numpy()
     if not parts:
         return []
     with store.open(parts[0]) as file:
-        batches = pq.ParquetFile(file).iter_batches(columns=["image_id", "tags", "tag_ids", "scores"])
+        batches = pq.ParquetFile(file).iter_batches(columns=["image_id", "tag_ids", "scores"])
         rows = next(batches, None)
     if rows is None:
         return []
     chosen = np.unique(np.linspace(0, rows.num_rows - 1, images).round().astype(int))
-    return [_row(row, tag_ids) for row in rows.take(chosen).to_pylist()]
+    return [_row(row, names, thresholds) for row in rows.take(chosen).to_pylist()]
 
 
-def _row(row: dict[str, Any], tag_ids: dict[str, int]) -> dict[str, Any]:
+def _row(row: dict[str, Any], names: list[str], thresholds: NDArray[np.float32]) -> dict[str, Any]:
+    # By id, as names may repeat. float32 goes to a Python float and back unchanged.
     scores = dict(zip(row["tag_ids"], row["scores"], strict=True))
-    tags = [(tag, scores[tag_ids[tag]]) for tag in row["tags"]]
+    fired = [tag for tag, score in scores.items() if np.float32(score) > thresholds[tag]]
+    tags = [(names[tag], scores[tag]) for tag in fired]
     return {"image_id": row["image_id"], "tags": sorted(tags, key=lambda tag: -tag[1])}

@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from pipeline.names import Naming, lists, name_lists
 from pipeline.selection import Selection, merge, nothing_selected
 from pipeline.tables import TAG_FIELDS
 from ramcore.vocabulary import Vocabulary
@@ -35,18 +36,22 @@ def rejected_part(kind: str, detail: str, attempts: int) -> Part:
     return Part(nothing_selected(1), None, kind, detail, attempts)
 
 
-def tag_table(rows: pa.Table, parts: list[Part], vocabulary: Vocabulary) -> pa.Table:
+def tag_table(rows: pa.Table, parts: list[Part], vocabulary: Vocabulary, naming: Naming | None = None) -> pa.Table:
     """A chunk's rows with tags and scores; rejected rows keep their reason and have null tags.
 
-    rows: planned rows with tables.IMAGE_FIELDS; parts: of the rows without an error, in their order.
+    rows: planned rows with tables.IMAGE_FIELDS; parts: of the rows without an error, in their order; naming:
+    None is both lists and nothing beside them.
     """
     rows = _with_rejects(rows, parts)
     tagged = np.array([kind is None for kind in rows["error_kind"].to_pylist()], dtype=bool)
     selection = _accepted(parts)
-    arrays = _tag_columns(tagged, selection, vocabulary)
+    naming = naming or Naming()
+    arrays = _tag_columns(tagged, selection, vocabulary, naming)
     arrays["caption"] = _texts(tagged, _captions(parts))
     for column in TAG_FIELDS:
         rows = rows.append_column(column, arrays[column.name])
+    for name in naming.extra_columns:
+        rows = rows.append_column(name, arrays[name])
     return rows
 
 
@@ -85,32 +90,20 @@ def _captions(parts: list[Part]) -> list[str | None]:
     return captions
 
 
-def _tag_columns(tagged: NDArray[np.bool_], selection: Selection, vocabulary: Vocabulary) -> dict[str, pa.Array]:
-    fired_ids = selection.tag_ids[selection.fired]
+def _tag_columns(
+    tagged: NDArray[np.bool_], selection: Selection, vocabulary: Vocabulary, naming: Naming
+) -> dict[str, pa.Array]:
     image = np.repeat(np.arange(len(selection.counts)), selection.counts)
     fired_counts = np.bincount(image[selection.fired], minlength=len(selection.counts))
-    names = pa.array(vocabulary.tags, pa.string()).take(pa.array(fired_ids))
-    values = {
-        "tags": (fired_counts, names),
-        "tag_ids": (selection.counts, pa.array(selection.tag_ids)),
-        "scores": (selection.counts, pa.array(selection.scores)),
+    fired_ids = selection.tag_ids[selection.fired]
+    return {
+        **naming.columns(*name_lists(vocabulary.tags, vocabulary.tags_zh, tagged, fired_counts, fired_ids)),
+        "tag_ids": lists(tagged, selection.counts, pa.array(selection.tag_ids)),
+        "scores": lists(tagged, selection.counts, pa.array(selection.scores)),
     }
-    if any(vocabulary.tags_zh):
-        values["tags_zh"] = (fired_counts, pa.array(vocabulary.tags_zh, pa.string()).take(pa.array(fired_ids)))
-    else:
-        values["tags_zh"] = (np.zeros_like(fired_counts), pa.array([], pa.string()))
-    return {name: _lists(tagged, counts, flat) for name, (counts, flat) in values.items()}
 
 
 def _texts(tagged: NDArray[np.bool_], texts: list[str | None]) -> pa.Array:
     """The next of `texts` for every row that is tagged, null elsewhere."""
     following = iter(texts)
     return pa.array([next(following) if row else None for row in tagged], pa.string())
-
-
-def _lists(tagged: NDArray[np.bool_], counts: NDArray[np.int64], values: pa.Array) -> pa.Array:
-    """Lists for every row: the next of `counts` values where it is tagged, null elsewhere."""
-    lengths = np.zeros(len(tagged), dtype=np.int64)
-    lengths[tagged] = counts
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-    return pa.ListArray.from_arrays(pa.array(offsets), values, mask=pa.array(~tagged))

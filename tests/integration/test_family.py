@@ -15,6 +15,7 @@ from ramcore.convert import convert_checkpoint
 pytestmark = pytest.mark.integration
 
 EXACT = ["output.score_floor=0", "output.top_k=0", "model.dtype=fp32", "decode.mode=exact"]
+FORMS = ["output.grounding_prompt=true", "output.joined=true"]
 CASES = ["ram", "tag2text", "ram_plus_openset"]
 
 
@@ -57,7 +58,7 @@ def tagged(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     for number in range(2):
         goldens.as_picture(golden[f"image{number}"]).save(folder / f"{number}.png")
     out = tmp_path_factory.mktemp("family") / "run"
-    Run(folder, out, request.getfixturevalue(f"tiny_{request.param}_bundle"), EXACT).finish()
+    Run(folder, out, request.getfixturevalue(f"tiny_{request.param}_bundle"), [*EXACT, *FORMS]).finish()
     rows = pd.read_parquet(out / "tags").set_index("image_id").sort_index()
     return Tagged(rows, golden, names(request.param))
 
@@ -75,6 +76,14 @@ def test_tags_are_those_of_the_reference(tagged: Tagged, column: str) -> None:
     """English and Chinese names, in the order of the vocabulary."""
     expected = [[tagged.names[column][tag] for tag in tagged.golden[f"tags{number}"]] for number in range(2)]
     assert [list(tags) for tags in tagged.rows[column]] == expected
+
+
+def test_other_forms_of_the_tags_are_there(tagged: Tagged) -> None:
+    """As they were asked for: the detectors' prompt, and joined names."""
+    for _, row in tagged.rows.iterrows():
+        assert row["grounding_prompt"] == " . ".join(row["tags"]).lower() + " ."
+        assert row["tags_joined"] == " | ".join(row["tags"])
+        assert row["tags_zh_joined"] == " | ".join(row["tags_zh"])
 
 
 def test_captions_are_those_of_the_reference(tagged: Tagged, request: pytest.FixtureRequest) -> None:
