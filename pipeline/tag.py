@@ -12,6 +12,7 @@ from pipeline.accounting import Published
 from pipeline.cluster import ClusterShape, joined, start_fleet, survey
 from pipeline.config import Config
 from pipeline.driver import drive, pending_chunks
+from pipeline.errors import PinnedError
 from pipeline.finalize import finalize
 from pipeline.fleet import FleetSpec
 from pipeline.flow import FlowShape
@@ -89,6 +90,8 @@ def _open(store: RunStore, request: Request, asked: dict[str, Any]) -> Plan | In
     """The plan of the run that is there already, or else INPUT; what cannot work is refused before a cluster starts."""
     plan = read_plan(store)
     if plan is None:
+        if store.exists("run.json"):
+            raise PinnedError(f"--out {request.out} was made by `ramfleet threshold`, not by tagging: choose another")
         return open_input(request.input, request.config.manifest.keep)
     check_pins(plan, asked, request.out)
     return plan
