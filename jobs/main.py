@@ -9,6 +9,7 @@ import jobs.finalize
 import jobs.look
 import jobs.model
 import jobs.tag
+import jobs.threshold
 import jobs.train
 from pipeline.errors import RunError
 from ramcore.errors import RamcoreError
@@ -21,6 +22,7 @@ app = typer.Typer(
 app.command("tag")(jobs.tag.tag)
 app.command("look")(jobs.look.look)
 app.command("finalize")(jobs.finalize.finalize)
+app.command("threshold")(jobs.threshold.threshold)
 app.command("train")(jobs.train.train)
 app.add_typer(jobs.model.app, name="model")
 

@@ -44,9 +44,9 @@ class ClusterShape:
     nodes: int
 
     @property
-    def has_cards(self) -> bool:
-        """Whether any replica would run on a GPU."""
-        return any(slot.placement.device == "cuda" for slot in self.slots)
+    def devices(self) -> set[str]:
+        """Where replicas would run: "cpu", "cuda" or both."""
+        return {slot.placement.device for slot in self.slots}
 
 
 @contextmanager

@@ -71,6 +71,14 @@ class OutputConfig(_Section):
     """Scores under it are not stored; auto = 0.05 under each tag's own threshold; a number is absolute."""
     top_k: int = Field(128, ge=0, json_schema_extra=_RESULT)
     """At most so many scores per image, the highest; tags over their threshold always stay; 0 = no cap."""
+    captions: Literal["auto"] | bool = Field("auto", json_schema_extra=_RESULT)
+    """Whether the model also writes a caption of every image; auto = where it can (tag2text)."""
+    languages: Literal["both", "en", "zh"] = Field("both", json_schema_extra=_RESULT)
+    """Lists of names that are filled: tags (en), tags_zh (zh) or both; the other is empty."""
+    grounding_prompt: bool = Field(False, json_schema_extra=_RESULT)
+    """A column of that name, "dog . cat .": the tags in English as text-prompted detectors take them."""
+    joined: bool = Field(False, json_schema_extra=_RESULT)
+    """Columns tags_joined and tags_zh_joined, "dog | cat"."""
 
 
 class FleetConfig(_Section):

@@ -4,7 +4,6 @@ Nothing here remembers anything: killed and run again, it writes the same parts 
 """
 
 import fcntl
-import hashlib
 import os
 import tempfile
 from collections import Counter
@@ -21,23 +20,22 @@ from pipeline.accounting import Counts, Published
 from pipeline.chunks import latest
 from pipeline.errors import IncompleteError, InputError, StoreError, last_line
 from pipeline.model_record import recorded_vocabulary
+from pipeline.names import Naming
+from pipeline.parts import PartWriter, create_part
 from pipeline.plan import Plan, read_plan
 from pipeline.run_document import write_run
 from pipeline.store import RunStore
 from pipeline.tables import REJECTS_COLUMNS, TAGS_COLUMNS, attempt_of, to_parquet
 from pipeline.telemetry import telemetry_table
 
-_PART_BYTES = 256 << 20
-"""A part is closed when it has grown to this size."""
-_GROUP_ROWS = 16_384
-"""Rows of a part's row group: what finalize holds in memory at a time."""
 _LOCK = ".finalize.lock"
 
 
 @dataclass
 class _Tally:
-    """Counted while the chunks stream by."""
+    """Counted while the chunks stream by. names: the column of tags that is filled."""
 
+    names: str = "tags"
     tagged: int = 0
     rejects: Counter[str] = field(default_factory=Counter)
     tags: Counter[str] = field(default_factory=Counter)
@@ -46,7 +44,8 @@ class _Tally:
         kinds = table["error_kind"]
         self.tagged += kinds.null_count
         self.rejects.update(kinds.drop_null().to_pylist())
-        for entry in pc.value_counts(pc.list_flatten(table["tags"])).to_pylist():
+        # A run in one language has the names in one of the two columns only.
+        for entry in pc.value_counts(pc.list_flatten(table[self.names])).to_pylist():
             self.tags[entry["values"]] += entry["counts"]
 
 
@@ -68,11 +67,12 @@ def publish(store: RunStore, plan: Plan) -> Published:
     Raises IncompleteError if a chunk is damaged, of another run, or has other rows than planned.
     """
     chunks = latest(store)
-    tally = _Tally()
+    tally = _Tally("tags_zh" if Naming.of(plan.pinned).languages == "zh" else "tags")
     with tempfile.TemporaryDirectory(prefix="ramfleet-finalize-") as scratch:
         kept = [name for name in plan.column_names if name not in ("image_id", "uri", "chunk", "planned_error")]
-        tags = _Parts(store, "tags/", Path(scratch), [*TAGS_COLUMNS, *kept])
-        rejects = _Parts(store, "rejects/", Path(scratch), list(REJECTS_COLUMNS))
+        columns = [*TAGS_COLUMNS, *Naming.of(plan.pinned).extra_columns, *kept]
+        tags = PartWriter(store, "tags/", Path(scratch), columns)
+        rejects = PartWriter(store, "rejects/", Path(scratch), list(REJECTS_COLUMNS))
         for chunk, name in chunks.items():
             table = _read_chunk(store, plan, chunk, name)
             tally.add(table)
@@ -80,8 +80,8 @@ def publish(store: RunStore, plan: Plan) -> Published:
             tags.add(table.filter(tagged))
             rejects.add(table.filter(pc.invert(tagged)))
         parts = {"tags": tags.close(), "rejects": rejects.close()}
-        parts["duplicates"] = [_create_part(store, "duplicates/", 0, store.read(plan.duplicates_name))]
-        parts["telemetry"] = [_create_part(store, "telemetry/", 0, to_parquet(telemetry_table(store, chunks)))]
+        parts["duplicates"] = [create_part(store, "duplicates/", 0, store.read(plan.duplicates_name))]
+        parts["telemetry"] = [create_part(store, "telemetry/", 0, to_parquet(telemetry_table(store, chunks)))]
         store.replace("vocabulary.parquet", recorded_vocabulary(store, plan))
     counts = _counts(plan, chunks, tally)
     counts.check()
@@ -117,61 +117,6 @@ def _counts(plan: Plan, chunks: dict[int, str], tally: _Tally) -> Counts:
         duplicates=plan.counts["duplicates"],
         missing=plan.counts["planned"] - done,
     )
-
-
-class _Parts:
-    """Rows in, Parquet parts of a folder out, named by their content."""
-
-    def __init__(self, store: RunStore, prefix: str, scratch: Path, columns: list[str]) -> None:
-        self._store, self._prefix, self._columns = store, prefix, columns
-        self._path = scratch / f"{prefix.strip('/')}.parquet"
-        self._waiting: list[pa.Table] = []
-        self._writer: pq.ParquetWriter | None = None
-        self._names: list[str] = []
-
-    def add(self, table: pa.Table) -> None:
-        self._waiting.append(table.select(self._columns))
-        if sum(rows.num_rows for rows in self._waiting) >= _GROUP_ROWS:
-            self._flush()
-
-    def close(self) -> list[str]:
-        """The names of all parts; there is one, without rows perhaps, if any chunk was added."""
-        self._flush()
-        self._end_part()
-        return self._names
-
-    def _flush(self) -> None:
-        if not self._waiting:
-            return
-        table = pa.concat_tables(self._waiting).combine_chunks()
-        self._waiting.clear()
-        if self._writer is None:
-            self._writer = pq.ParquetWriter(self._path, table.schema, compression="zstd")
-        self._writer.write_table(table)
-        if self._path.stat().st_size >= _PART_BYTES:
-            self._end_part()
-
-    def _end_part(self) -> None:
-        if self._writer is None:
-            return
-        self._writer.close()
-        self._writer = None
-        name = _part_name(self._prefix, len(self._names), self._path)
-        self._store.upload(name, self._path)
-        self._path.unlink()
-        self._names.append(name)
-
-
-def _part_name(prefix: str, number: int, path: Path) -> str:
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return f"{prefix}part-{number:05d}-{digest[:16]}.parquet"
-
-
-def _create_part(store: RunStore, prefix: str, number: int, data: bytes) -> str:
-    name = f"{prefix}part-{number:05d}-{hashlib.sha256(data).hexdigest()[:16]}.parquet"
-    store.create(name, data)
-    return name
 
 
 def _remove_others(store: RunStore, parts: dict[str, list[str]]) -> None:

@@ -20,6 +20,7 @@ from pipeline.events import EventLog
 from pipeline.fleet import Grant
 from pipeline.job import Job
 from pipeline.leases import STRIKES_OUT, Work
+from pipeline.names import Naming
 from pipeline.plan import PLAN
 from pipeline.remote import ask_async
 from pipeline.replica import Tagged
@@ -67,6 +68,7 @@ class HandOver:
         self._job = job
         self._fleet = fleet
         self._vocabulary = read_vocabulary(job.bundle)
+        self._naming = Naming.of(job.config.pinned())
         self._holder = f"handover-{uuid.uuid4().hex[:8]}"
         self._node_id = ray.get_runtime_context().get_node_id()
         self._log = EventLog(job.store, job.session, self._holder)
@@ -93,7 +95,7 @@ class HandOver:
         pixels = self._pixels(chunks["pixels"][row].as_buffer())
         course = _Course()
         parts = await self._tag(pixels, Work(chunk, 0, len(pixels)), course)
-        tagged = await asyncio.to_thread(tag_table, rows, parts, self._vocabulary)
+        tagged = await asyncio.to_thread(tag_table, rows, parts, self._vocabulary, self._naming)
         table = with_attempt(tagged, self._attempt(chunks, row, course))
         return await self._commit(chunk, table)
 
@@ -134,7 +136,7 @@ class HandOver:
         course.call_s += time.monotonic() - called
         course.model_s += tagged.model_s
         course.grant, course.tagged = grant, tagged
-        return tagged_part(tagged.selection)
+        return tagged_part(tagged.selection, tagged.captions)
 
     async def _tag_struck_out(self, pixels: Any, work: Work, course: _Course, last_error: str) -> list[Part]:
         if not work.alone:

@@ -17,6 +17,7 @@ from fsspec.implementations.local import LocalFileSystem
 from pipeline.errors import InputError
 from pipeline.listing import IMAGE_EXTENSIONS, glob_matches, is_glob, is_image_name, split_glob, storable, walk
 from pipeline.manifest_readers import MANIFEST_EXTENSIONS, Reader, Source, open_reader
+from pipeline.names import Naming
 from pipeline.tables import IMAGE_FIELDS, TAG_FIELDS, to_parquet
 from ramcore.errors import ImageError
 from ramcore.imageformats import identify
@@ -32,7 +33,11 @@ ID_COLUMNS = ("image_id", "id", "key", "__key__")
 BATCH_ROWS = 65_536
 """Rows of a batch at most."""
 
-_RESERVED = {"image_id", "uri", "chunk", "planned_error", *(field.name for field in (*IMAGE_FIELDS, *TAG_FIELDS))}
+_RESERVED = {
+    *("image_id", "uri", "chunk", "planned_error"),
+    *(field.name for field in (*IMAGE_FIELDS, *TAG_FIELDS)),
+    *Naming(grounding_prompt=True, joined=True).extra_columns,
+}
 
 
 @dataclass

@@ -7,7 +7,7 @@ from pipeline.config import Config
 from pipeline.errors import PinnedError
 from pipeline.plan import Plan
 
-_AUTO_MEANS_AS_PLANNED = ("plan.chunk_rows", "model.dtype")
+_AUTO_MEANS_AS_PLANNED = ("plan.chunk_rows", "model.dtype", "output.captions")
 """Keys whose "auto" is resolved when a run is planned, and then stands for what was found."""
 
 

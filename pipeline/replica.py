@@ -19,7 +19,7 @@ class ReplicaSpec:
     """All that a replica needs to know of the run.
 
     bundle_hash: of the bundle that the run was planned with; dtype: resolved, never "auto";
-    microbatch: images through the model at once.
+    microbatch: images through the model at once; captions: whether to write them.
     """
 
     bundle: str
@@ -28,6 +28,7 @@ class ReplicaSpec:
     microbatch: int
     score_floor: Literal["auto"] | float
     top_k: int
+    captions: bool = False
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Placement:
 
 @dataclass(frozen=True)
 class Tagged:
-    """What a replica answers: stored scores, and how the model was run."""
+    """What a replica answers: stored scores, captions (None where not asked for), and how the model was run."""
 
     selection: Selection
     tags: int
@@ -51,6 +52,7 @@ class Tagged:
     microbatch: int
     peak_vram_bytes: int | None
     pid: int
+    captions: list[str] | None = None
 
 
 @dataclass
@@ -87,10 +89,11 @@ class Replica:
     def tag(self, pixels: NDArray[np.uint8], first: int, last: int) -> Tagged:
         """Stored scores of images first … last-1 of uint8 [n, S, S, 3]."""
         start = time.perf_counter()
-        parts, unreported = [], 0
+        parts, captions, unreported = [], [], 0
         for begin in range(first, last, self.spec.microbatch):
             end = min(begin + self.spec.microbatch, last)
-            scores = self._tagger.scores(pixels[begin:end]).numpy()
+            scores, texts = self._run(pixels[begin:end])
+            captions += texts
             parts.append(select(scores, self._thresholds, self._floors, self.spec.top_k))
             unreported = self._report(unreported + end - begin)
         self.report(unreported)
@@ -102,7 +105,15 @@ class Replica:
             microbatch=self.spec.microbatch,
             peak_vram_bytes=self._peak_vram(),
             pid=self.ready(),
+            captions=captions if self.spec.captions else None,
         )
+
+    def _run(self, pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float32], list[str]]:
+        """Scores [n, tags] and captions, none where they are not asked for."""
+        if not self.spec.captions:
+            return self._tagger.scores(pixels).numpy(), []
+        scores, captions = self._tagger.scores_and_captions(pixels)
+        return scores.numpy(), captions
 
     def _report(self, images: int) -> int:
         """Report the images done, but not too often; how many are still unreported."""
@@ -116,7 +127,7 @@ class Replica:
     def _warm_up(self) -> None:
         """One image through the model, so that the first lease does not pay for first-call costs."""
         size = self._tagger.config.swin.image_size
-        self._tagger.scores(np.zeros((1, size, size, 3), dtype=np.uint8))
+        self._run(np.zeros((1, size, size, 3), dtype=np.uint8))
 
     def _peak_vram(self) -> int | None:
         import torch

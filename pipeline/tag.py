@@ -13,12 +13,13 @@ from pipeline.chunks import committed
 from pipeline.cluster import ClusterShape, joined, start_fleet, survey
 from pipeline.config import Config
 from pipeline.driver import drive, pending_chunks
-from pipeline.errors import InputError
+from pipeline.errors import InputError, PinnedError
 from pipeline.finalize import finalize
 from pipeline.fleet import FleetSpec
 from pipeline.flow import FlowShape
 from pipeline.job import Job
 from pipeline.manifest import Input, open_input, still_there
+from pipeline.model_choice import check_before_cluster, resolve_dtype, writes_captions
 from pipeline.model_record import record_model
 from pipeline.pins import check_pins, pins
 from pipeline.plan import Plan, make_plan, read_plan
@@ -71,13 +72,16 @@ def tag(request: Request, console: Console, replica_class: type = Replica) -> Re
     store = RunStore(request.out)
     asked = pins(request.config, request.input, request.limit, bundle_hash(request.bundle))
     opened = _open(store, request, asked)
+    check_before_cluster(request.config, read_config(request.bundle))
     store.probe()
     images, seconds = 0, 0.0
     if isinstance(opened, Input) or pending_chunks(store, opened):
         with joined(console):
             shape = survey(request.config, _weight_bytes(request))
+            planned = None if isinstance(opened, Input) else opened.pinned["model.dtype"]
+            dtype = resolve_dtype(request.config.model.dtype, planned, shape.devices)
             with console.status("planning"):
-                plan = _plan(store, opened, request, asked, shape) if isinstance(opened, Input) else opened
+                plan = _plan(store, opened, request, asked, shape, dtype) if isinstance(opened, Input) else opened
             images, seconds = _tag_pending(request, store, plan, shape, console, replica_class)
     with console.status("writing the tables"):
         published = finalize(store)
@@ -93,12 +97,16 @@ def _open(store: RunStore, request: Request, asked: dict[str, Any]) -> Plan | In
                 f"--out {request.out} holds the chunks of a run but no plan for them: "
                 "restore its plan/ folder, or choose another --out"
             )
+        if store.exists("run.json"):
+            raise PinnedError(f"--out {request.out} was made by `ramfleet threshold`, not by tagging: choose another")
         return open_input(request.input, request.config.manifest.keep)
     check_pins(plan, asked, request.out)
     return plan
 
 
-def _plan(store: RunStore, source: Input, request: Request, asked: dict[str, Any], shape: ClusterShape) -> Plan:
+def _plan(
+    store: RunStore, source: Input, request: Request, asked: dict[str, Any], shape: ClusterShape, dtype: str
+) -> Plan:
     """Cut the input into chunks, once; another driver may be first, and then its plan is taken if it is the same."""
     chunk_rows = request.config.plan.chunk_rows
 
@@ -109,18 +117,11 @@ def _plan(store: RunStore, source: Input, request: Request, asked: dict[str, Any
         return min(max(even, _FEWEST_CHUNK_ROWS), _MOST_CHUNK_ROWS)
 
     record_model(store, request.bundle, asked["bundle"])
-    resolved = asked | {"model.dtype": _dtype(request, shape)}
+    captions = writes_captions(request.config.output.captions, read_config(request.bundle))
+    resolved = asked | {"model.dtype": dtype, "output.captions": captions}
     plan = make_plan(source.batches(), store, rows_per_chunk, request.limit, resolved)
     check_pins(plan, asked, request.out)
     return plan
-
-
-def _dtype(request: Request, shape: ClusterShape) -> str:
-    """The number type of the whole run, so that every card decides alike."""
-    dtype = request.config.model.dtype
-    if dtype != "auto":
-        return dtype
-    return "fp16" if all(slot.placement.device == "cuda" for slot in shape.slots) else "fp32"
 
 
 def _tag_pending(
@@ -134,9 +135,12 @@ def _tag_pending(
     job = Job(config, store, session, str(request.bundle), size, dtype, plan.hash)
     microbatch = config.model.microbatch
     if microbatch == "auto":
-        microbatch = _CARD_MICROBATCH if shape.has_cards else _CPU_MICROBATCH
+        microbatch = _CARD_MICROBATCH if "cuda" in shape.devices else _CPU_MICROBATCH
     output = config.output
-    replica = ReplicaSpec(job.bundle, plan.pinned["bundle"], dtype, microbatch, output.score_floor, output.top_k)
+    captions = plan.pinned.get("output.captions", False)
+    replica = ReplicaSpec(
+        job.bundle, plan.pinned["bundle"], dtype, microbatch, output.score_floor, output.top_k, captions
+    )
     fleet = start_fleet(FleetSpec(config, store, session, replica, shape.device, _weight_bytes(request), replica_class))
     flow = FlowShape(
         decoders=shape.decoders,

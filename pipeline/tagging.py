@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from pipeline.names import Naming, lists, name_lists
 from pipeline.selection import Selection, merge, nothing_selected
 from pipeline.tables import TAG_FIELDS
 from ramcore.vocabulary import Vocabulary
@@ -13,34 +14,44 @@ from ramcore.vocabulary import Vocabulary
 
 @dataclass(frozen=True)
 class Part:
-    """What became of consecutive decoded images: a selection, or one image's reject."""
+    """What became of consecutive decoded images: a selection, or one image's reject.
+
+    captions: one per image, or None where the run has none.
+    """
 
     selection: Selection
+    captions: list[str] | None = None
     error_kind: str | None = None
     error_detail: str | None = None
     attempts: int = 1
 
 
-def tagged_part(selection: Selection) -> Part:
-    """Images that the model has scored."""
-    return Part(selection)
+def tagged_part(selection: Selection, captions: list[str] | None = None) -> Part:
+    """Images that the model has scored, and perhaps described."""
+    return Part(selection, captions)
 
 
 def rejected_part(kind: str, detail: str, attempts: int) -> Part:
     """One image that could not be scored."""
-    return Part(nothing_selected(1), kind, detail, attempts)
+    return Part(nothing_selected(1), None, kind, detail, attempts)
 
 
-def tag_table(rows: pa.Table, parts: list[Part], vocabulary: Vocabulary) -> pa.Table:
+def tag_table(rows: pa.Table, parts: list[Part], vocabulary: Vocabulary, naming: Naming | None = None) -> pa.Table:
     """A chunk's rows with tags and scores; rejected rows keep their reason and have null tags.
 
-    rows: planned rows with tables.IMAGE_FIELDS; parts: of the rows without an error, in their order.
+    rows: planned rows with tables.IMAGE_FIELDS; parts: of the rows without an error, in their order; naming:
+    None is both lists and nothing beside them.
     """
     rows = _with_rejects(rows, parts)
     tagged = np.array([kind is None for kind in rows["error_kind"].to_pylist()], dtype=bool)
     selection = _accepted(parts)
-    for column, array in _tag_columns(tagged, selection, vocabulary).items():
-        rows = rows.append_column(column, array)
+    naming = naming or Naming()
+    arrays = _tag_columns(tagged, selection, vocabulary, naming)
+    arrays["caption"] = _texts(tagged, _captions(parts))
+    for column in TAG_FIELDS:
+        rows = rows.append_column(column, arrays[column.name])
+    for name in naming.extra_columns:
+        rows = rows.append_column(name, arrays[name])
     return rows
 
 
@@ -68,29 +79,31 @@ def _accepted(parts: list[Part]) -> Selection:
     return replace(merged, counts=merged.counts[merged.finite], finite=merged.finite[merged.finite])
 
 
-def _tag_columns(tagged: NDArray[np.bool_], selection: Selection, vocabulary: Vocabulary) -> dict[pa.Field, pa.Array]:
-    fired_ids = selection.tag_ids[selection.fired]
+def _captions(parts: list[Part]) -> list[str | None]:
+    """Captions of all images that are not rejected, in their order."""
+    captions: list[str | None] = []
+    for part in parts:
+        if part.error_kind is None:
+            finite = part.selection.finite
+            texts = part.captions if part.captions is not None else [None] * len(finite)
+            captions += [text for text, kept in zip(texts, finite, strict=True) if kept]
+    return captions
+
+
+def _tag_columns(
+    tagged: NDArray[np.bool_], selection: Selection, vocabulary: Vocabulary, naming: Naming
+) -> dict[str, pa.Array]:
     image = np.repeat(np.arange(len(selection.counts)), selection.counts)
     fired_counts = np.bincount(image[selection.fired], minlength=len(selection.counts))
-    names = pa.array(vocabulary.tags, pa.string()).take(pa.array(fired_ids))
-    values = {
-        "tags": (fired_counts, names),
-        "tag_ids": (selection.counts, pa.array(selection.tag_ids)),
-        "scores": (selection.counts, pa.array(selection.scores)),
+    fired_ids = selection.tag_ids[selection.fired]
+    return {
+        **naming.columns(*name_lists(vocabulary.tags, vocabulary.tags_zh, tagged, fired_counts, fired_ids)),
+        "tag_ids": lists(tagged, selection.counts, pa.array(selection.tag_ids)),
+        "scores": lists(tagged, selection.counts, pa.array(selection.scores)),
     }
-    if any(vocabulary.tags_zh):
-        values["tags_zh"] = (fired_counts, pa.array(vocabulary.tags_zh, pa.string()).take(pa.array(fired_ids)))
-    else:
-        values["tags_zh"] = (np.zeros_like(fired_counts), pa.array([], pa.string()))
-    columns = {field.name: field for field in TAG_FIELDS}
-    arrays = {columns[name]: _lists(tagged, counts, flat) for name, (counts, flat) in values.items()}
-    arrays[columns["caption"]] = pa.nulls(len(tagged), pa.string())
-    return {field: arrays[field] for field in TAG_FIELDS}
 
 
-def _lists(tagged: NDArray[np.bool_], counts: NDArray[np.int64], values: pa.Array) -> pa.Array:
-    """Lists for every row: the next of `counts` values where it is tagged, null elsewhere."""
-    lengths = np.zeros(len(tagged), dtype=np.int64)
-    lengths[tagged] = counts
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-    return pa.ListArray.from_arrays(pa.array(offsets), values, mask=pa.array(~tagged))
+def _texts(tagged: NDArray[np.bool_], texts: list[str | None]) -> pa.Array:
+    """The next of `texts` for every row that is tagged, null elsewhere."""
+    following = iter(texts)
+    return pa.array([next(following) if row else None for row in tagged], pa.string())

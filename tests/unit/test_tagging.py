@@ -66,6 +66,21 @@ def test_a_chunk_of_rejects_alone_is_a_table_too() -> None:
     assert table.schema.field("scores").type == pa.list_(pa.float32())
 
 
+def test_captions_go_to_their_images() -> None:
+    """Around rejects, images whose scores are not finite, and parts of a chunk that was cut up."""
+    scores = np.array([[0.9, 0.1, 0.1], [np.nan, 0.1, 0.1]], np.float32)
+    first = tagged_part(select(scores, THRESHOLDS, floors(THRESHOLDS, "auto"), 0), ["a dog", "nothing"])
+    last = select(scores[:1], THRESHOLDS, floors(THRESHOLDS, "auto"), 0)
+    parts = [first, rejected_part("poison", "killed two", 2), tagged_part(last, ["the dog"])]
+    table = tag_table(rows("empty", None, None, None, None), parts, vocabulary())
+    assert table["caption"].to_pylist() == [None, "a dog", None, None, "the dog"]
+
+
+def test_without_captions_the_column_is_null() -> None:
+    """A model that writes none leaves no empty texts."""
+    assert tag_table(rows(None), [scored([0.9, 0.1, 0.1])], vocabulary())["caption"].to_pylist() == [None]
+
+
 def test_a_vocabulary_without_chinese_gives_empty_lists() -> None:
     """tags_zh is empty, not full of empty strings."""
     table = tag_table(rows(None), [scored([0.9, 0.9, 0.1])], vocabulary(zh=False))
