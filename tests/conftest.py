@@ -97,3 +97,11 @@ def tiny_clip(tmp_path_factory):
     from clip import save_tiny_clip
 
     return save_tiny_clip(tmp_path_factory.mktemp("text") / "clip")
+
+
+def pytest_collection_modifyitems(items):
+    """Tests marked gpu are skipped, with the reason, where PyTorch sees no card."""
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="needs a CUDA card, and PyTorch sees none"))
