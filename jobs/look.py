@@ -88,10 +88,20 @@ def _see(picture: Path, tagger: "Tagger", open_tagger: "Tagger | None", given_ta
         scores, captions = tagger.scores_and_captions(pixels, given)
         seen |= {"tags": _tags(tagger, scores[0]), "caption": captions[0]}
     else:
-        seen["tags"] = _tags(tagger, tagger.scores(pixels)[0])
+        scores = tagger.scores(pixels)
+        seen["tags"] = _tags(tagger, scores[0])
+    seen["stored_bytes"] = _stored_bytes(tagger, scores[0])
     if open_tagger is not None:
         seen["open_tags"] = _tags(open_tagger, open_tagger.scores(pixels)[0])
     return seen
+
+
+def _stored_bytes(tagger: "Tagger", scores: Any) -> int:
+    """What a run with default output options would store of these scores, before compression."""
+    from pipeline.config import OutputConfig
+    from pipeline.stored_size import bytes_of_scores
+
+    return bytes_of_scores(scores.numpy(), tagger.vocabulary.thresholds, OutputConfig())
 
 
 def _tags(tagger: "Tagger", scores: Any) -> list[dict[str, Any]]:
@@ -121,3 +131,4 @@ def _print(seen: dict[str, Any], console: "Console") -> None:
         console.print("  (blue: open tags)")
     if "caption" in seen:
         console.print(f"  “{escape(seen['caption'])}”")
+    console.print(f"  a run would store {seen['stored_bytes']:,} bytes of scores", style="dim")

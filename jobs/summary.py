@@ -8,6 +8,7 @@ from rich.text import Text
 
 from pipeline.error_kinds import ERROR_KINDS
 from pipeline.samples import sample_rows
+from pipeline.stored_size import bytes_on_disk, heavy_warning
 from pipeline.tag import Result
 
 _SAMPLES = 6
@@ -24,7 +25,11 @@ def demo_warning() -> Text:
 
 def print_result(console: Console, result: Result) -> None:
     """Print the summary of a run."""
-    console.print(_counts(result))
+    weight = bytes_on_disk(result.store, result.published.parts["tags"])
+    console.print(_counts(result, weight))
+    warning = heavy_warning(weight)
+    if warning is not None:
+        console.print(Text(warning, style="yellow"))
     if result.published.frequent_tags:
         console.print(_frequent(result))
     for row in sample_rows(result.store, result.published.parts["tags"], _SAMPLES):
@@ -36,7 +41,7 @@ def print_result(console: Console, result: Result) -> None:
     )
 
 
-def _counts(result: Result) -> Table:
+def _counts(result: Result, bytes_per_image: float | None) -> Table:
     counts = result.published.counts
     table = Table(title="Run", title_justify="left", show_header=False)
     table.add_row("images in the input", str(counts.input))
@@ -46,6 +51,8 @@ def _counts(result: Result) -> Table:
         table.add_row(f"  {kind}", f"{number}  ({ERROR_KINDS[kind].cause})")
     if counts.duplicates:
         table.add_row("duplicates", str(counts.duplicates))
+    if bytes_per_image is not None:
+        table.add_row("score lists", f"{bytes_per_image:,.0f} bytes per image on disk")
     if result.images:
         speed = f"{result.images / result.seconds:.1f}"
         table.add_row("images/s", f"{speed}  ({result.images} in {result.seconds:.1f} s, start of replicas included)")

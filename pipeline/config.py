@@ -62,6 +62,8 @@ class ModelOptions(_Section):
     """Number type of weights and activations; auto is resolved once for all cards of a run."""
     microbatch: Literal["auto"] | Count = "auto"
     """Images that a replica runs through the model at once."""
+    force: bool = False
+    """Plan with model.dtype although its logits are beyond the bound, as measured before a run is planned."""
 
 
 class OutputConfig(_Section):

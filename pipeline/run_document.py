@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 from pipeline.accounting import Published
 from pipeline.model_record import recorded_model
+from pipeline.parity_gate import recorded_parity
 from pipeline.plan import Plan
 from pipeline.store import RunStore
 from pipeline.tables import FORMAT_VERSION
@@ -25,6 +26,7 @@ def write_run(store: RunStore, plan: Plan, published: Published) -> None:
         "plan_hash": plan.hash,
         "pinned": plan.pinned,
         "model": {"kind": model.kind, "image_size": model.swin.image_size, "tags": model.num_tags},
+        "parity": recorded_parity(store),
         "counts": published.counts.as_dict(),
         "rejects_by_kind": published.rejects_by_kind,
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},

@@ -21,6 +21,7 @@ from pipeline.job import Job
 from pipeline.manifest import Input, open_input, still_there
 from pipeline.model_choice import check_before_cluster, resolve_dtype, writes_captions
 from pipeline.model_record import record_model
+from pipeline.parity_gate import checked_dtype
 from pipeline.pins import check_pins, pins
 from pipeline.plan import Plan, make_plan, read_plan
 from pipeline.progress import RunProgress
@@ -80,6 +81,8 @@ def tag(request: Request, console: Console, replica_class: type = Replica) -> Re
             shape = survey(request.config, _weight_bytes(request))
             planned = None if isinstance(opened, Input) else opened.pinned["model.dtype"]
             dtype = resolve_dtype(request.config.model.dtype, planned, shape.devices)
+            if planned is None:
+                dtype = checked_dtype(store, request.config, request.bundle, dtype, shape.slots[0], console)
             with console.status("planning"):
                 plan = _plan(store, opened, request, asked, shape, dtype) if isinstance(opened, Input) else opened
             images, seconds = _tag_pending(request, store, plan, shape, console, replica_class)

@@ -174,6 +174,11 @@ def test_run_again_does_nothing(run: Run) -> None:
     assert after["counts"] == before["counts"]
 
 
+def test_summary_says_what_score_lists_weigh(run: Run) -> None:
+    """As the parts' footers have it."""
+    assert "bytes per image on disk" in run.finish(timeout_s=60)
+
+
 @pytest.mark.parametrize(
     ("change", "named"),
     [

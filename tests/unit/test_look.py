@@ -3,6 +3,7 @@
 import json
 
 import goldens
+import numpy as np
 import pytest
 import typer
 from typer.testing import CliRunner
@@ -40,6 +41,16 @@ def test_json_is_sorted_by_score(tiny_bundle, picture):
     assert seen["picture"] == picture
     assert len(scores) == 6
     assert scores == sorted(scores, reverse=True)
+
+
+def test_bytes_that_a_run_would_store_are_shown(tiny_bundle, picture):
+    """Eight for each score that is over the tag's floor."""
+    (seen,) = json.loads(_look(picture, "--model", tiny_bundle, "--json").stdout)
+    golden = goldens.load_golden("tiny_ram_plus")
+    scores = 1 / (1 + np.exp(-golden["logits"][0]))
+    expected = 8 * int((scores >= golden["class_threshold"] - 0.05).sum())
+    assert seen["stored_bytes"] == expected
+    assert f"a run would store {expected} bytes" in _look(picture, "--model", tiny_bundle).stdout
 
 
 def test_broken_pictures_get_a_line_each_and_exit_2(tiny_bundle, picture, tmp_path):
