@@ -1,5 +1,6 @@
 """Average precision, F1 and thresholds on small samples that can be checked by hand."""
 
+import goldens
 import numpy as np
 import pytest
 
@@ -76,3 +77,24 @@ def test_shapes_must_agree():
     """A sample of another size is an error, not a broadcast."""
     with pytest.raises(ValueError, match="differ"):
         mean_average_precision(np.zeros((3, 2)), np.zeros((3, 1)))
+
+
+def test_average_precision_is_that_of_the_reference():
+    """The reference's APs, equal where no scores tie, and within what its unstable sort allows where they do."""
+    golden = goldens.load_golden("metrics")
+    scores, truth, expected = golden["scores"], golden["gt"], golden["APs"]
+    assert mean_average_precision(scores, truth).without_positives == (4,)
+    for tag in (0, 1, 2, 3, 5):
+        positives_first, positives_last = np.argsort(~truth[:, tag]), np.argsort(truth[:, tag])
+        high, low = (average_precision(scores[o, tag], truth[o, tag]) for o in (positives_first, positives_last))
+        assert low - 1e-6 <= expected[tag] <= high + 1e-6
+        if len(np.unique(scores[:, tag])) == len(scores):
+            assert average_precision(scores[:, tag], truth[:, tag]) == pytest.approx(expected[tag], abs=1e-6)
+
+
+def test_precision_and_recall_are_those_of_the_reference():
+    """The reference's precision and recall for every tag from its predictions; undefined ones are 0 there."""
+    golden = goldens.load_golden("metrics")
+    found = f1_scores(golden["pred"].astype(np.float32), golden["gt"], np.full(6, 0.5, np.float32))
+    assert np.nan_to_num(found.precision) == pytest.approx(golden["Ps"], abs=1e-6)
+    assert np.nan_to_num(found.recall) == pytest.approx(golden["Rs"], abs=1e-6)
