@@ -110,7 +110,7 @@ class Vocabulary:
     def from_csv(cls, path: str | Path) -> "Vocabulary":
         """Read what `to_csv` wrote; a wrong header, id, number of columns or threshold names its line."""
         path = Path(path)
-        rows = csv.reader(io.StringIO(_read_text(path), newline=""), strict=True)
+        rows = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
         try:
             header = next(rows, [])
             if header != CSV_HEADER:
@@ -140,7 +140,8 @@ def _is_plain(name: str) -> bool:
     return name == name.strip() and not any(unicodedata.category(char) in _BREAKING for char in name)
 
 
-def _read_text(path: str | Path) -> str:
+def read_text(path: str | Path) -> str:
+    """A list file's text, as UTF-8. Raises VocabularyError that names the file."""
     try:
         # A byte-order mark, which some editors write, is not part of the first tag.
         return Path(path).read_text(encoding="utf-8-sig")
@@ -151,7 +152,7 @@ def _read_text(path: str | Path) -> str:
 
 
 def _read_lines(path: str | Path) -> list[str]:
-    return [line.strip() for line in _read_text(path).splitlines()]
+    return [line.strip() for line in read_text(path).splitlines()]
 
 
 def _check_same_length(tags_file: str | Path, tags: list[str], file: str | Path, lines: list[str]) -> None:

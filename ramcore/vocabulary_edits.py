@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ramcore.descriptions import Descriptions
 from ramcore.errors import VocabularyError
+from ramcore.vocabulary import read_text
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class VocabularyEdits:
 
 def read_names(path: str | Path) -> list[str]:
     """A list of tags, one per line; blank lines are skipped, a tag twice raises `VocabularyError`."""
-    names = [line.strip() for line in _read(path).splitlines() if line.strip()]
+    names = [line.strip() for line in read_text(path).splitlines() if line.strip()]
     twice = [name for number, name in enumerate(names) if name in names[:number]]
     if twice or not names:
         raise VocabularyError(f"{path} {'has ' + repr(twice[0]) + ' twice' if twice else 'is empty'}: give tags once")
@@ -41,7 +42,7 @@ def read_names(path: str | Path) -> list[str]:
 
 def read_column(path: str | Path, column: str) -> dict[str, str]:
     """A CSV with the header `tag,<column>` as a mapping; anything else raises `VocabularyError` with its line."""
-    rows = csv.reader(io.StringIO(_read(path), newline=""), strict=True)
+    rows = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
     values: dict[str, str] = {}
     try:
         header = next(rows, [])
@@ -92,12 +93,3 @@ def _threshold(tag: str, text: str, path: str | Path) -> float:
     if not 0 < value <= 1:
         raise VocabularyError(f"{path}: threshold of {tag} is {text!r}: give a number in (0, 1]")
     return value
-
-
-def _read(path: str | Path) -> str:
-    try:
-        return Path(path).read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise VocabularyError(f"cannot read {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise VocabularyError(f"{path} is not UTF-8 ({error}): save it as UTF-8") from error
