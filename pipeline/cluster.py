@@ -8,17 +8,18 @@ import uuid
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
 from ray.exceptions import RayError
 from rich.console import Console
 
-from pipeline.cards import Device, Slot, decode_cpus, plan_slots, replica_device
+from pipeline.cards import Slot, SlotPolicy, decode_cpus, replica_device
 from pipeline.config import Config
 from pipeline.errors import ClusterError, last_line
 from pipeline.fleet import Fleet, FleetSpec
+from pipeline.model_choice import resolve_dtype
 
 _CONNECT_TIMEOUT_S = 10.0
 _FLEET_CALLS = 100_000
@@ -35,18 +36,14 @@ _ENVIRONMENT = {
 class ClusterShape:
     """What the cluster offers a run at its start.
 
-    slots: room for replicas, no more than fleet.max_replicas; device: what they use; decoders: CPUs left to decoding.
+    slots: room for replicas, no more than fleet.max_replicas; policy: how it was found, with the dtype of the run;
+    decoders: CPUs left to decoding.
     """
 
     slots: list[Slot]
-    device: Device
+    policy: SlotPolicy
     decoders: int
     nodes: int
-
-    @property
-    def devices(self) -> set[str]:
-        """Where replicas would run: "cpu", "cuda" or both."""
-        return {slot.placement.device for slot in self.slots}
 
 
 @contextmanager
@@ -87,16 +84,22 @@ def _check_address(address: str) -> None:
         raise ClusterError(f"RAY_ADDRESS={address}: no cluster answers there: {error.strerror or error}") from error
 
 
-def survey(config: Config, weight_bytes: int) -> ClusterShape:
-    """What the cluster offers now. Raises ClusterError if that is too little to run at all."""
+def survey(config: Config, weight_bytes: int, planned_dtype: str | None) -> ClusterShape:
+    """What the cluster offers now. planned_dtype: of a run that is gone on with.
+
+    Raises ClusterError if that is too little to run at all, or if it cannot compute in the dtype.
+    """
     nodes = ray.nodes()  # type: ignore[no-untyped-call]
     device = replica_device(nodes, config)
-    slots = plan_slots(nodes, device, weight_bytes)[: config.fleet.max_replicas]
+    policy = SlotPolicy(device, weight_bytes, config.model.dtype, config.model.microbatch)
+    slots = policy.slots(nodes)[: config.fleet.max_replicas]
     decoders = int(decode_cpus(nodes, slots))
-    shape = ClusterShape(slots, device, decoders, sum(node["Alive"] for node in nodes))
     if not slots or decoders < 1:
         raise ClusterError(_too_little(nodes, config, weight_bytes))
-    return shape
+    dtype = resolve_dtype(config.model.dtype, planned_dtype, {slot.placement.device for slot in slots})
+    policy = replace(policy, dtype=dtype)
+    slots = policy.slots(nodes)[: config.fleet.max_replicas]
+    return ClusterShape(slots, policy, decoders, sum(node["Alive"] for node in nodes))
 
 
 def start_fleet(spec: FleetSpec) -> Any:

@@ -16,7 +16,7 @@ from typing import Any
 import ray
 from ray.exceptions import OutOfMemoryError, RayError
 
-from pipeline.cards import Device, Slot, plan_slots
+from pipeline.cards import Slot, SlotPolicy
 from pipeline.config import Config
 from pipeline.errors import last_line
 from pipeline.events import EventLog, read_events
@@ -42,8 +42,7 @@ _FAILED_STARTS = 3
 class FleetSpec:
     """All that the Fleet needs to know of the run.
 
-    session: the driver process it belongs to; device: what replicas use, decided once for the run;
-    weight_bytes: size of the model's weights in memory;
+    session: the driver process it belongs to; policy: where there is room for replicas, decided once for the run;
     replica_class: what a replica runs, a class with the constructor and methods of `pipeline.replica.Replica`.
     """
 
@@ -51,8 +50,7 @@ class FleetSpec:
     store: RunStore
     session: str
     replica: ReplicaSpec
-    device: Device
-    weight_bytes: int
+    policy: SlotPolicy
     replica_class: type = Replica
 
 
@@ -365,7 +363,7 @@ class Fleet:
     def _reconcile(self, nodes: Sequence[Mapping[str, Any]]) -> None:
         """Compare the cluster's nodes with the replicas, and the leases with the clock."""
         now = time.monotonic()
-        slots = plan_slots(nodes, self._spec.device, self._spec.weight_bytes)
+        slots = self._spec.policy.slots(nodes)
         self._slots = {slot.slot: slot for slot in slots}
         alive = {node["NodeID"] for node in nodes if node["Alive"]}
         for record in list(self._book.replicas.values()):

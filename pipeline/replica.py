@@ -18,14 +18,11 @@ _REPORT_EVERY_S = 0.5
 class ReplicaSpec:
     """All that a replica needs to know of the run.
 
-    bundle_hash: of the bundle that the run was planned with; dtype: resolved, never "auto";
-    microbatch: images through the model at once; captions: whether to write them.
+    bundle_hash: of the bundle that the run was planned with; captions: whether to write them.
     """
 
     bundle: str
     bundle_hash: str
-    dtype: str
-    microbatch: int
     score_floor: Literal["auto"] | float
     top_k: int
     captions: bool = False
@@ -33,12 +30,19 @@ class ReplicaSpec:
 
 @dataclass(frozen=True)
 class Placement:
-    """Where one replica runs. threads: CPU threads of the model; device: "cpu" or "cuda"."""
+    """Where and how one replica runs.
+
+    device: "cpu" or "cuda"; threads: CPU threads of the model; dtype: never "auto"; microbatch: images through the
+    model at once; memory_share: part of the card's memory that it may take, None = all.
+    """
 
     device: str
     threads: int
     num_cpus: float
     num_gpus: float
+    dtype: str
+    microbatch: int
+    memory_share: float | None = None
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,7 @@ class Replica:
         import ramcore
 
         torch.set_num_threads(self.placement.threads)
-        self._tagger: Any = ramcore.load(self.spec.bundle, device=self.placement.device, dtype=self.spec.dtype)
+        self._tagger: Any = ramcore.load(self.spec.bundle, device=self.placement.device, dtype=self.placement.dtype)
         if self._tagger.bundle_hash != self.spec.bundle_hash:
             raise BundleError(f"{self.spec.bundle} is not the bundle that the run was planned with; put that one back")
         self._thresholds = np.asarray(self._tagger.vocabulary.thresholds, dtype=np.float32)
@@ -90,8 +94,8 @@ class Replica:
         """Stored scores of images first … last-1 of uint8 [n, S, S, 3]."""
         start = time.perf_counter()
         parts, captions, unreported = [], [], 0
-        for begin in range(first, last, self.spec.microbatch):
-            end = min(begin + self.spec.microbatch, last)
+        for begin in range(first, last, self.placement.microbatch):
+            end = min(begin + self.placement.microbatch, last)
             scores, texts = self._run(pixels[begin:end])
             captions += texts
             parts.append(select(scores, self._thresholds, self._floors, self.spec.top_k))
@@ -101,8 +105,8 @@ class Replica:
             selection=merge(parts),
             tags=len(self._thresholds),
             model_s=time.perf_counter() - start,
-            dtype=self.spec.dtype,
-            microbatch=self.spec.microbatch,
+            dtype=self.placement.dtype,
+            microbatch=self.placement.microbatch,
             peak_vram_bytes=self._peak_vram(),
             pid=self.ready(),
             captions=captions if self.spec.captions else None,

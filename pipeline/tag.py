@@ -1,7 +1,7 @@
 """The main job: plan → fetch → decode → tag → commit → finalize."""
 
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from pipeline.fleet import FleetSpec
 from pipeline.flow import FlowShape
 from pipeline.job import Job
 from pipeline.manifest import Input, open_input, still_there
-from pipeline.model_choice import check_before_cluster, resolve_dtype, writes_captions
+from pipeline.model_choice import check_before_cluster, writes_captions
 from pipeline.model_record import record_model
 from pipeline.parity_gate import checked_dtype
 from pipeline.pins import check_pins, pins
@@ -32,7 +32,6 @@ from ramcore.describe import count_parameters
 
 _CHUNKS_PER_REPLICA = 8
 _FEWEST_CHUNK_ROWS, _MOST_CHUNK_ROWS = 16, 256
-_CPU_MICROBATCH, _CARD_MICROBATCH = 4, 32
 _VALUE_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 _HANDOVERS = 8
 """Hand-over actors at most: one for each node up to here."""
@@ -78,9 +77,9 @@ def tag(request: Request, console: Console, replica_class: type = Replica) -> Re
     images, seconds = 0, 0.0
     if isinstance(opened, Input) or pending_chunks(store, opened):
         with joined(console):
-            shape = survey(request.config, _weight_bytes(request))
             planned = None if isinstance(opened, Input) else opened.pinned["model.dtype"]
-            dtype = resolve_dtype(request.config.model.dtype, planned, shape.devices)
+            shape = survey(request.config, _weight_bytes(request), planned)
+            dtype = shape.policy.dtype
             if planned is None:
                 dtype = checked_dtype(store, request.config, request.bundle, dtype, shape.slots[0], console)
             with console.status("planning"):
@@ -133,18 +132,13 @@ def _tag_pending(
     """Start the Fleet and drive the pending chunks through it; images finished, and the seconds that took."""
     config = request.config
     size = read_config(request.bundle).swin.image_size
-    dtype = plan.pinned["model.dtype"]
+    policy = replace(shape.policy, dtype=plan.pinned["model.dtype"])
     session = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"
-    job = Job(config, store, session, str(request.bundle), size, dtype, plan.hash)
-    microbatch = config.model.microbatch
-    if microbatch == "auto":
-        microbatch = _CARD_MICROBATCH if "cuda" in shape.devices else _CPU_MICROBATCH
+    job = Job(config, store, session, str(request.bundle), size, policy.dtype, plan.hash)
     output = config.output
     captions = plan.pinned.get("output.captions", False)
-    replica = ReplicaSpec(
-        job.bundle, plan.pinned["bundle"], dtype, microbatch, output.score_floor, output.top_k, captions
-    )
-    fleet = start_fleet(FleetSpec(config, store, session, replica, shape.device, _weight_bytes(request), replica_class))
+    replica = ReplicaSpec(job.bundle, plan.pinned["bundle"], output.score_floor, output.top_k, captions)
+    fleet = start_fleet(FleetSpec(config, store, session, replica, policy, replica_class))
     flow = FlowShape(
         decoders=shape.decoders,
         handovers=min(shape.nodes, _HANDOVERS),

@@ -4,10 +4,14 @@ from typing import Any
 
 import pytest
 
-from pipeline.cards import card_of, decode_cpus, plan_slots, replica_device
+from pipeline.cards import Device, Slot, SlotPolicy, card_of, decode_cpus, replica_device
 from pipeline.config import load_config
 
 GIB = 2**30
+
+
+def plan_slots(nodes: list[dict[str, Any]], device: Device, weight_bytes: int) -> list[Slot]:
+    return SlotPolicy(device, weight_bytes, "fp32", "auto").slots(nodes)
 
 
 def node(
@@ -23,14 +27,14 @@ def node(
 def test_decoding_keeps_its_share_of_cpus(cpus: int, replicas: int, left: int) -> None:
     """CPU replicas take three quarters of a node's CPUs, and always leave one."""
     nodes = [node("a", cpus, memory_gib=64)]
-    slots = plan_slots(nodes, "cpu", weight_bytes=GIB // 4)
+    slots = plan_slots(nodes, "cpu", GIB // 4)
     assert len(slots) == replicas
     assert decode_cpus(nodes, slots) == left
 
 
 def test_memory_bounds_replicas_and_threads_make_up_for_it() -> None:
     """Of 15 free CPUs two replicas of 3 GiB fit, with seven threads each."""
-    slots = plan_slots([node("a", 20, memory_gib=16)], "cpu", weight_bytes=3 * GIB)
+    slots = plan_slots([node("a", 20, memory_gib=16)], "cpu", 3 * GIB)
     assert [slot.placement.threads for slot in slots] == [7, 7]
 
 

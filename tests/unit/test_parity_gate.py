@@ -16,7 +16,7 @@ from pipeline.parity_gate import checked_dtype, measure, recorded_parity
 from pipeline.replica import Placement
 from pipeline.store import RunStore
 
-SLOT = Slot("n/0", "n", "cpu", "cpu", Placement("cpu", 1, 1, 0))
+SLOT = Slot("n/0", "n", "cpu", "cpu", Placement("cpu", 1, 1, 0, "fp32", 4))
 
 
 @pytest.fixture
