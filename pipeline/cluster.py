@@ -23,7 +23,7 @@ from pipeline.fleet_messages import FleetSpec
 from pipeline.model_choice import resolve_dtype
 
 _CONNECT_TIMEOUT_S = 10.0
-_PIXELS_SHARE = 0.4
+_PIXELS_SHARE = 0.3
 """Part of a node's object store that pixels on their way may take."""
 _FLEET_CALLS = 100_000
 """Calls that the Fleet takes at once: every hand-over may wait for many leases, and `release` must still get in."""

@@ -15,7 +15,7 @@ from typing import Any
 import ray
 from ray.exceptions import OutOfMemoryError, RayError
 
-from pipeline.cards import Slot
+from pipeline.cards import Slot, decode_cpus
 from pipeline.draining import draining_nodes
 from pipeline.errors import last_line
 from pipeline.events import EventLog, read_events
@@ -43,6 +43,8 @@ class Fleet:
         self._slots = SlotBook()
         self._placed: dict[str, Slot] = {}
         self._handles: dict[str, Any] = {}
+        self._holders: dict[str, str] = {}
+        self._decode_cpus: dict[str, float] = {}
         self._lost: dict[str, Lease] = {}
         self._doubts: dict[Work, Slot] = {}
         self._verdicts: dict[str, asyncio.Future[None]] = {}
@@ -164,10 +166,16 @@ class Fleet:
         if verdict is not None:
             await verdict
 
-    async def hear(self, holder: str) -> None:
-        """A holder of leases is alive."""
+    async def hear(self, holder: str, node_id: str) -> int:
+        """A holder of leases is alive: how many CPUs of its node it may decode on, one at least."""
         self._start()
-        self._book.hear(holder, time.monotonic())
+        now = time.monotonic()
+        self._book.hear(holder, now)
+        self._holders[holder] = node_id
+        there = [
+            name for name, node in self._holders.items() if node == node_id and not self._book.is_silent(name, now)
+        ]
+        return max(1, round(self._decode_cpus.get(node_id, 0) / len(there)))
 
     async def progress(self, replica_id: str, images: int) -> None:
         """A replica has done some more images of its present lease, which is longer for it."""
@@ -382,6 +390,10 @@ class Fleet:
         """Compare the cluster's nodes with the replicas, and the leases with the clock."""
         now = time.monotonic()
         self._slots.update(self._spec.policy.slots([node for node in nodes if node["NodeID"] not in draining]))
+        self._decode_cpus = {
+            node["NodeID"]: decode_cpus([node], [s for s in self._slots.slots.values() if s.node_id == node["NodeID"]])
+            for node in nodes
+        }
         alive = {node["NodeID"] for node in nodes}
         for replica in list(self._book.replicas.values()):
             if replica.node_id not in alive:
