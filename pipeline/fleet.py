@@ -22,6 +22,7 @@ from pipeline.errors import last_line
 from pipeline.events import EventLog, read_events
 from pipeline.leases import Lease, LeaseBook, Work
 from pipeline.leases import Replica as ReplicaRecord
+from pipeline.node_facts import NodeFacts
 from pipeline.replica import Replica, ReplicaSpec
 from pipeline.replica_actor import start_actor
 from pipeline.store import RunStore
@@ -43,6 +44,7 @@ class FleetSpec:
     """All that the Fleet needs to know of the run.
 
     session: the driver process it belongs to; policy: where there is room for replicas, decided once for the run;
+    facts: of the nodes that were there at its start, by node id;
     replica_class: what a replica runs, a class with the constructor and methods of `pipeline.replica.Replica`.
     """
 
@@ -51,6 +53,7 @@ class FleetSpec:
     session: str
     replica: ReplicaSpec
     policy: SlotPolicy
+    facts: Mapping[str, NodeFacts]
     replica_class: type = Replica
 
 
@@ -363,7 +366,7 @@ class Fleet:
     def _reconcile(self, nodes: Sequence[Mapping[str, Any]]) -> None:
         """Compare the cluster's nodes with the replicas, and the leases with the clock."""
         now = time.monotonic()
-        slots = self._spec.policy.slots(nodes)
+        slots = self._spec.policy.slots(nodes, self._spec.facts)
         self._slots = {slot.slot: slot for slot in slots}
         alive = {node["NodeID"] for node in nodes if node["Alive"]}
         for record in list(self._book.replicas.values()):
