@@ -20,6 +20,7 @@ from pipeline.draining import draining_nodes
 from pipeline.errors import last_line
 from pipeline.events import EventLog, read_events
 from pipeline.fleet_messages import CardStatus, FleetSpec, FleetStatus, Grant
+from pipeline.known_nodes import KnownNodes
 from pipeline.leases import Lease, LeaseBook, Replica, Request, Work
 from pipeline.replica_actor import start_actor
 from pipeline.slots import SlotBook
@@ -41,6 +42,7 @@ class Fleet:
         self._spec = spec
         self._book = LeaseBook(spec.config.fleet.lease_timeout_s, _HOLDER_TIMEOUT_S)
         self._slots = SlotBook()
+        self._nodes = KnownNodes(spec.facts, spec.proof, spec.unusable)
         self._placed: dict[str, Slot] = {}
         self._handles: dict[str, Any] = {}
         self._holders: dict[str, str] = {}
@@ -389,7 +391,9 @@ class Fleet:
     def _reconcile(self, nodes: Sequence[Mapping[str, Any]], draining: set[str]) -> None:
         """Compare the cluster's nodes with the replicas, and the leases with the clock."""
         now = time.monotonic()
-        self._slots.update(self._spec.policy.slots([node for node in nodes if node["NodeID"] not in draining]))
+        usable = [node for node in nodes if node["NodeID"] not in draining]
+        self._read_new(usable)
+        self._slots.update(self._spec.policy.slots(usable, self._nodes.facts))
         self._decode_cpus = {
             node["NodeID"]: decode_cpus([node], [s for s in self._slots.slots.values() if s.node_id == node["NodeID"]])
             for node in nodes
@@ -405,6 +409,15 @@ class Fleet:
         self._book.unpark()
         self._grant_waiting()
         self._note_replicas(now)
+
+    def _read_new(self, nodes: Sequence[Mapping[str, Any]]) -> None:
+        """Have nodes that joined read; what replicas cannot use of them is told once."""
+        for node in self._nodes.unread(nodes):
+            self._log.write("node_joined", node=node["NodeID"])
+            self._spawn(self._nodes.read(node))
+        for item in self._spec.policy.unusable(nodes, self._nodes.facts):
+            if self._nodes.is_news(item):
+                self._notices.append(f"{item.card} on {item.host} cannot be used: {item.why}")
 
     def _note_replicas(self, now: float) -> None:
         if self._book.ready():
