@@ -16,12 +16,12 @@ import ray
 from ray.exceptions import OutOfMemoryError, RayError
 
 from pipeline.cards import Slot, decode_cpus
-from pipeline.draining import draining_nodes
 from pipeline.errors import last_line
 from pipeline.events import EventLog, read_events
 from pipeline.fleet_messages import CardStatus, FleetSpec, FleetStatus, Grant
 from pipeline.known_nodes import KnownNodes
 from pipeline.leases import Lease, LeaseBook, Replica, Request, Work
+from pipeline.ray_private import draining_nodes
 from pipeline.replica_actor import start_actor
 from pipeline.slots import SlotBook
 
