@@ -121,7 +121,7 @@ def _reason(error: BaseException) -> str:
 
 def _look(fleet: Any, progress: RunProgress) -> None:
     try:
-        status: FleetStatus = ask(fleet, "status")
+        status: FleetStatus = ask(fleet, "status", progress.left)
     except RayError as error:
         raise RunError(f"the Fleet broke: {last_line(error)}") from error
     if status.broken is not None:

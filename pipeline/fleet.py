@@ -58,6 +58,7 @@ class Fleet:
         self._notices: list[str] = []
         self._ready_at = time.monotonic()
         self._said_none = False
+        self._is_told = False
         self._numbers = itertools.count()
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop: asyncio.Task[None] | None = None
@@ -71,11 +72,15 @@ class Fleet:
     async def expect(self, images: int) -> None:
         """A round begins, with so many images to do."""
         self._start()
+        self._is_told = True
         self._book.expect(images)
 
-    async def status(self) -> FleetStatus:
-        """How it stands. Raises what ended the reconciling, if anything did."""
+    async def status(self, left: int) -> FleetStatus:
+        """How it stands. left: images that the driver waits for. Raises what ended the reconciling, if anything did."""
         self._start()
+        if not self._is_told:  # this process began in the middle of a round
+            self._is_told = True
+            self._book.expect(max(0, left - self._book.waiting.images))
         if self._loop is not None and self._loop.done():
             self._loop.result()
         notices, self._notices = self._notices, []

@@ -58,6 +58,11 @@ class RunProgress:
         """Rows that this driver has finished."""
         return self._finished
 
+    @property
+    def left(self) -> int:
+        """Rows that are not finished."""
+        return self._total - self._before - self._finished
+
     def add(self, rows: int, rejects: Iterable[str]) -> None:
         """A chunk is done."""
         self._finished += rows
