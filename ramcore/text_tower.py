@@ -67,12 +67,12 @@ class TextTower:
 
         try:
             tokenizer = CLIPTokenizer.from_pretrained(self.folder, local_files_only=True)
-            model = CLIPTextModelWithProjection.from_pretrained(self.folder, local_files_only=True, dtype=torch.float32)
+            model = CLIPTextModelWithProjection.from_pretrained(self.folder, local_files_only=True)
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             reason = str(error).splitlines()[0][:200]
             raise BundleError(f"{self.folder} is no CLIP text model ({reason}): fetch it again") from error
-        torch.nn.Module.to(model, self.device)
-        return tokenizer, model  # in eval mode already
+        # The weights may be stored in 16 bit; the model is in eval mode already.
+        return tokenizer, torch.nn.Module.to(model, self.device, torch.float32)
 
 
 def default_cache() -> Path:

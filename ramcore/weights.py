@@ -12,6 +12,7 @@ from ramcore.config import ModelConfig
 from ramcore.errors import BundleError
 from ramcore.ram import Ram
 from ramcore.ram_plus import RamPlus
+from ramcore.skeleton import ParametersOnMeta
 from ramcore.swin import set_fused_window_attention
 from ramcore.tag2text import Tag2Text
 from ramcore.tag_model import TagModel
@@ -32,7 +33,7 @@ def model_class(kind: str) -> type[TagModel]:
 
 def expected_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     """Name and shape of every tensor in the model's state dict; nothing is allocated."""
-    with torch.device("meta"):
+    with ParametersOnMeta():
         model = model_class(config.kind)(config)
     return {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
 
