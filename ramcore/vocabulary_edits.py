@@ -2,14 +2,13 @@
 
 import csv
 import io
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ramcore.descriptions import Descriptions
 from ramcore.errors import VocabularyError
-from ramcore.vocabulary import read_text
+from ramcore.vocabulary import parse_threshold, read_text
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ def read_column(path: str | Path, column: str) -> dict[str, str]:
 
 def read_thresholds(path: str | Path) -> dict[str, float]:
     """A CSV with the header `tag,threshold`; a value that is no number in (0, 1] raises `VocabularyError`."""
-    return {tag: _threshold(tag, value, path) for tag, value in read_column(path, "threshold").items()}
+    return {tag: parse_threshold(value, f"{path}: {tag}") for tag, value in read_column(path, "threshold").items()}
 
 
 def parse_renames(options: Sequence[str]) -> dict[str, str]:
@@ -83,13 +82,3 @@ def _split(option: str, form: str) -> tuple[str, str]:
     if not equals or not left.strip() or not right.strip():
         raise VocabularyError(f"{option!r}: give it in the form {form}")
     return left.strip(), right.strip()
-
-
-def _threshold(tag: str, text: str, path: str | Path) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 < value <= 1:
-        raise VocabularyError(f"{path}: threshold of {tag} is {text!r}: give a number in (0, 1]")
-    return value

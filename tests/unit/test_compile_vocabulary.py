@@ -253,7 +253,7 @@ def test_options_without_both_sides_are_refused(option):
         ("name,threshold\n", "the header is 'name,threshold', it must be 'tag,threshold'"),
         ("tag,threshold\ndog\n", "line 2 is 'dog'"),
         ("tag,threshold\ndog,0.5\ndog,0.6\n", "line 3"),
-        ("tag,threshold\ndog,nan\n", "threshold of dog is 'nan'"),
+        ("tag,threshold\ndog,nan\n", "dog: 'nan' is no threshold"),
         ('tag,threshold\n"dog,0.5\n', "is not CSV"),
     ],
 )

@@ -40,11 +40,10 @@ def _rename(state, old, new):
 def test_converted_checkpoint_gives_the_reference_logits(tiny_bundle, tiny_golden):
     """Checkpoint with released names, buffers and leftovers → bundle → the reference's logits and tags."""
     tagger = ramcore.load(tiny_bundle, device="cpu")
-    for n in range(2):
-        picture = goldens.as_picture(tiny_golden[f"image{n}"])
-        logits = tagger.logits(tagger.pixels(picture)[None])
+    for n, pixels in enumerate(goldens.model_pixels(tiny_golden)):
+        logits = tagger.logits(pixels[None])
         assert goldens.largest_difference(logits, tiny_golden["logits"][n : n + 1]) <= goldens.LOGIT_TOLERANCE
-        assert list(tagger.tag(picture).tag_ids) == list(tiny_golden[f"tags{n}"])
+        assert list(tagger.tag(goldens.as_picture(tiny_golden[f"image{n}"])).tag_ids) == list(tiny_golden[f"tags{n}"])
 
 
 def test_released_key_list_is_the_released_preset():
