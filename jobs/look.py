@@ -17,6 +17,8 @@ _DEMO_WARNING = (
     "use --model with a bundle of released weights for those."
 )
 
+_NOT_FINITE = "the model's scores are not finite: its weights are damaged, or too large for this dtype"
+
 
 def look(
     pictures: Annotated[list[Path], typer.Argument(help="Picture files.")],
@@ -103,6 +105,9 @@ def _see(picture: Path, tagger: "Tagger", open_tagger: "Tagger | None", given_ta
     else:
         scores = tagger.scores(images)
         seen["tags"] = _tags(tagger, scores[0])
+    if not bool(scores.isfinite().all()):
+        print(f"ramfleet: {picture}: {_NOT_FINITE}", file=sys.stderr)  # noqa: T201 - the command line's own voice
+        return {"picture": str(picture), "error": _NOT_FINITE}
     seen["stored_bytes"] = _stored_bytes(tagger, scores[0])
     if open_tagger is not None:
         seen["open_tags"] = _tags(open_tagger, open_tagger.scores(images)[0])

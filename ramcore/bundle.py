@@ -41,6 +41,17 @@ def demo_bundle() -> Path:
     return Path(str(resources.files("ramcore"))) / "demo" / "bundle"
 
 
+def read_config_and_vocabulary(dir: str | Path) -> tuple[ModelConfig, Vocabulary]:
+    """Both, checked against each other; raises as `read_config` and `read_vocabulary`."""
+    config, vocabulary = read_config(dir), read_vocabulary(dir)
+    if len(vocabulary) != config.num_tags:
+        raise BundleError(
+            f"{dir}: {CONFIG_FILE} says num_tags {config.num_tags}, {VOCABULARY_FILE} has "
+            f"{len(vocabulary)} tags: convert the checkpoint again"
+        )
+    return config, vocabulary
+
+
 def read_tokenizer(dir: str | Path, config: ModelConfig) -> "Tokenizer | None":
     """The tokenizer of a tag2text bundle, None for other kinds. Raises `BundleError` where it does not fit."""
     return _fitting_tokenizer(_file(Path(dir), TOKENIZER_FILE) if config.caption else None, config)
@@ -126,8 +137,11 @@ def check_target(dir: Path, overwrite: bool = False) -> None:
 def _replacing(target: Path, overwrite: bool) -> Iterator[Path]:
     """A temporary folder beside `target` that takes its place when the block ends without an error."""
     check_target(target, overwrite)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    except OSError as error:
+        raise BundleError(f"{target} cannot be made: {error.strerror}; name a folder that you may write to") from error
     try:
         folder = work / "bundle"
         folder.mkdir()
@@ -159,7 +173,7 @@ def _fitting_tokenizer(path: str | Path | None, config: ModelConfig) -> "Tokeniz
 def _file(folder: Path, name: str) -> Path:
     path = folder / name
     if not path.is_file():
-        what = "is not a bundle" if folder.is_dir() else "does not exist"
+        what = "is not a bundle" if folder.exists() else "does not exist"
         raise BundleError(
             f"{folder} {what}: {name} is missing. Make a bundle with "
             "`ramfleet model convert --kind ram_plus --checkpoint X.pth --tags T.txt --out DIR`"

@@ -4,16 +4,7 @@ from pathlib import Path
 
 import torch
 
-from ramcore.bundle import (
-    CONFIG_FILE,
-    VOCABULARY_FILE,
-    demo_bundle,
-    read_config,
-    read_tokenizer,
-    read_vocabulary,
-    weights_file,
-)
-from ramcore.errors import BundleError
+from ramcore.bundle import demo_bundle, read_config_and_vocabulary, read_tokenizer, weights_file
 from ramcore.tagger import Tagger, resolve_device, resolve_dtype
 from ramcore.weights import load_model
 
@@ -35,12 +26,7 @@ def load(
     ValueError for an unknown device or dtype.
     """
     folder = demo_bundle() if dir is None else Path(dir)
-    config, vocabulary = read_config(folder), read_vocabulary(folder)
-    if len(vocabulary) != config.num_tags:
-        raise BundleError(
-            f"{folder}: {CONFIG_FILE} says num_tags {config.num_tags}, {VOCABULARY_FILE} has "
-            f"{len(vocabulary)} tags: convert the checkpoint again"
-        )
+    config, vocabulary = read_config_and_vocabulary(folder)
     chosen_device = resolve_device(device)
     chosen_dtype = resolve_dtype(dtype, chosen_device)
     tokenizer = read_tokenizer(folder, config)

@@ -92,6 +92,8 @@ class Vocabulary:
         a threshold that is not a number in (0, 1] raises one naming its line.
         """
         tags = read_lines(tags_file)
+        if not tags:
+            raise VocabularyError(f"{tags_file} is empty: give a list of tags, one per line")
         tags_zh = [""] * len(tags)
         if zh_file is not None:
             tags_zh = read_lines(zh_file)

@@ -47,7 +47,7 @@ def read_column(path: str | Path, column: str) -> dict[str, str]:
         header = next(rows, [])
         if header != ["tag", column]:
             raise VocabularyError(f"{path}: the header is {','.join(header)!r}, it must be 'tag,{column}'")
-        for row in rows:
+        for row in filter(None, rows):  # blank lines are none
             if len(row) != 2 or row[0] in values:
                 raise VocabularyError(
                     f"{path} line {rows.line_num} is {','.join(row)!r}: give each tag once, with one value"
@@ -65,14 +65,22 @@ def read_thresholds(path: str | Path) -> dict[str, float]:
 
 def parse_renames(options: Sequence[str]) -> dict[str, str]:
     """ "old=new" options as a mapping."""
-    return dict(_split(option, "old=new") for option in options)
+    renames: dict[str, str] = {}
+    for option in options:
+        old, new = _split(option, "old=new")
+        if old in renames:
+            raise VocabularyError(f"{option!r}: {old} is renamed to {renames[old]} already: give each tag once")
+        renames[old] = new
+    return renames
 
 
 def parse_merges(options: Sequence[str]) -> dict[str, tuple[str, ...]]:
     """ "a,b=c" options as a mapping from the new name to the tags that become it."""
-    merges = {}
+    merges: dict[str, tuple[str, ...]] = {}
     for option in options:
         members, name = _split(option, "a,b=c")
+        if name in merges:
+            raise VocabularyError(f"{option!r}: {name} is made of {', '.join(merges[name])} already: name all at once")
         merges[name] = tuple(member.strip() for member in members.split(","))
     return merges
 

@@ -5,11 +5,13 @@ import json
 import goldens
 import numpy as np
 import pytest
+import torch
 import typer
 from typer.testing import CliRunner
 
 from jobs.look import look
 from ramcore import text_tagger
+from ramcore.convert import convert_checkpoint
 
 app = typer.Typer()
 app.command()(look)
@@ -147,3 +149,13 @@ def test_many_stored_bytes_are_warned_of(tiny_bundle, picture, monkeypatch):
     assert "output.score_floor=auto and output.top_k=128" in " ".join(
         _look(picture, "--model", tiny_bundle).stderr.split()
     )
+
+
+def test_scores_that_are_not_finite_are_an_error(tiny_release, picture, tmp_path):
+    """A damaged model does not look like a picture without tags."""
+    state = torch.load(tiny_release.checkpoint, weights_only=True)["model"]
+    torch.save(state | {"fc.weight": state["fc.weight"] * float("nan")}, tmp_path / "nan.pth")
+    convert_checkpoint("ram_plus", tmp_path / "nan.pth", tiny_release.tags, tmp_path / "nan")
+    result = _look(picture, "--model", tmp_path / "nan")
+    assert result.exit_code == 2
+    assert "scores are not finite" in result.stderr
