@@ -1,6 +1,7 @@
 """Weights between models and safetensors files, with every missing, unexpected or misshapen key named."""
 
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 
 import safetensors
@@ -32,7 +33,12 @@ def model_class(kind: str) -> type[TagModel]:
 
 
 def expected_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every tensor in the model's state dict; nothing is allocated."""
+    """Name and shape of every tensor in the model's state dict; no weights are allocated."""
+    return dict(_shapes(config))
+
+
+@lru_cache(maxsize=4)  # one bundle asks several times, and timm takes a tenth of a second
+def _shapes(config: ModelConfig) -> Shapes:
     with ParametersOnMeta():
         model = model_class(config.kind)(config)
     return {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
