@@ -4,9 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEMO_RUN ?= demo-run
+OLDEST ?= .venv-oldest
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test unit check lint format bench chaos clean
+.PHONY: help install demo test unit oldest check lint format bench chaos clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -31,6 +32,13 @@ test: $(STAMP)  ## all tests
 unit: $(STAMP)  ## tests without Ray and network, in under a minute
 	$(BIN)/python -m pytest tests/unit -m "not slow"
 
+oldest:  ## the unit tests with the oldest dependencies that pyproject.toml admits
+	$(PYTHON) -m venv --clear $(OLDEST)
+	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check uv
+	$(OLDEST)/bin/uv pip install --quiet --python $(OLDEST)/bin/python --resolution lowest-direct --editable ".[test]"
+	$(OLDEST)/bin/uv pip list --python $(OLDEST)/bin/python
+	$(OLDEST)/bin/python -m pytest tests/unit -m "not slow" -W default -p no:cacheprovider
+
 lint: $(STAMP)  ## style, types, import rules
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -50,4 +58,4 @@ chaos: $(STAMP)  ## long seeds of the killing tests
 	RAMFLEET_CHAOS_ROUNDS=$${ROUNDS:-20} $(BIN)/python -m pytest tests/integration/test_kills.py
 
 clean:  ## remove what the other targets made
-	rm -rf $(VENV) $(DEMO_RUN) build dist *.egg-info
+	rm -rf $(VENV) $(OLDEST) $(DEMO_RUN) build dist *.egg-info

@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from rich.table import Table
 
     from ramcore.parity import Parity
+    from ramcore.tagger import Tagger
 
 
 def check(
@@ -31,7 +34,7 @@ def check(
 
     try:
         tagger = ramcore.load(bundle, device=device, dtype="fp32")
-        chosen = [tagger.pixels(picture) for picture in pictures]
+        chosen = [_pixels(tagger, picture) for picture in pictures]
         pixels = np.stack(chosen) if chosen else builtin_pixels(tagger.config.image_size)
         results = check_parity(tagger, backend or default_backends(tagger.device), pixels)
     except (ValueError, OSError) as error:
@@ -44,6 +47,15 @@ def check(
         Console().print(_table(results, len(pixels)))
     if not all(result.within_bound for result in results):
         raise typer.Exit(1)
+
+
+def _pixels(tagger: "Tagger", picture: Path) -> "NDArray[np.uint8]":
+    from ramcore.errors import ImageError
+
+    try:
+        return tagger.pixels(picture)
+    except ImageError as error:
+        raise typer.BadParameter(f"{picture}: {error}") from error
 
 
 def _table(results: "list[Parity]", pictures: int) -> "Table":

@@ -17,6 +17,8 @@ _DEMO_WARNING = (
     "use --model with a bundle of released weights for those."
 )
 
+_NOT_FINITE = "the model's scores are not finite: its weights are damaged, or too large for this dtype"
+
 
 def look(
     pictures: Annotated[list[Path], typer.Argument(help="Picture files.")],
@@ -25,6 +27,9 @@ def look(
         Path | None, typer.Option(help="Open tags as well: JSON with texts per tag, or .txt with names.")
     ] = None,
     text_model: Annotated[Path | None, typer.Option(help="Folder of CLIP ViT-B/16, for --descriptions.")] = None,
+    templates: Annotated[
+        Path | None, typer.Option(help="Prompts for names without texts, one per line, with {name} for the name.")
+    ] = None,
     given_tags: Annotated[
         str | None, typer.Option(help='Tags to write the caption about, like "cloud,sky" (tag2text).')
     ] = None,
@@ -38,6 +43,7 @@ def look(
     from rich.console import Console
 
     import ramcore
+    from pipeline.stored_size import heavy_warning
 
     try:
         tagger = ramcore.load(model, device=device)
@@ -45,7 +51,7 @@ def look(
         raise typer.BadParameter(str(error)) from error
     if given_tags is not None and not tagger.can_caption:
         raise typer.BadParameter(f"--given-tags needs a tag2text bundle, this is {tagger.config.kind}")
-    open_tagger = _open_tagger(tagger, descriptions, text_model)
+    open_tagger = _open_tagger(tagger, descriptions, text_model, templates)
     if tagger.config.demo:
         Console(stderr=True).print(f"[bold yellow]{_DEMO_WARNING}[/]")
     console = Console()
@@ -54,22 +60,31 @@ def look(
         seen.append(_see(picture, tagger, open_tagger, given_tags))
         if not as_json:
             _print(seen[-1], console)
+    # Once, for all pictures: it is the run that the remedy belongs to.
+    heavy = heavy_warning(max((one["stored_bytes"] for one in seen if "stored_bytes" in one), default=None))
+    if heavy is not None:
+        Console(stderr=True).print(f"[yellow]{heavy}[/]")
     if as_json:
         typer.echo(json.dumps(seen, indent=2, ensure_ascii=False))
     if any("error" in one for one in seen):
         raise typer.Exit(2)
 
 
-def _open_tagger(tagger: "Tagger", descriptions: Path | None, text_model: Path | None) -> "Tagger | None":
+def _open_tagger(
+    tagger: "Tagger", descriptions: Path | None, text_model: Path | None, templates: Path | None
+) -> "Tagger | None":
     if (descriptions is None) != (text_model is None):
         raise typer.BadParameter("--descriptions and --text-model go together: give both or none")
+    if templates is not None and (descriptions is None or descriptions.suffix == ".json"):
+        raise typer.BadParameter("--templates makes texts for the names in a .txt: give one as --descriptions")
     if descriptions is None or text_model is None:
         return None
-    from ramcore.descriptions import read_descriptions
+    from ramcore.descriptions import PROMPTS, read_descriptions, read_templates
     from ramcore.open_set import open_set_tagger
     from ramcore.text_tower import TextTower
 
-    return open_set_tagger(tagger, read_descriptions(descriptions), TextTower(text_model))
+    prompts = PROMPTS if templates is None else read_templates(templates)
+    return open_set_tagger(tagger, read_descriptions(descriptions, prompts), TextTower(text_model))
 
 
 def _see(picture: Path, tagger: "Tagger", open_tagger: "Tagger | None", given_tags: str | None) -> dict[str, Any]:
@@ -78,21 +93,24 @@ def _see(picture: Path, tagger: "Tagger", open_tagger: "Tagger | None", given_ta
 
     seen: dict[str, Any] = {"picture": str(picture)}
     try:
-        pixels = tagger.pixels(picture)[None]
+        images = tagger.encode(tagger.pixels(picture)[None])
     except (ImageError, OSError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         print(f"ramfleet: {picture}: {reason}", file=sys.stderr)  # noqa: T201 - the command line's own voice
         return seen | {"error": reason}
     if tagger.can_caption:
         given = None if given_tags is None else [given_tags]
-        scores, captions = tagger.scores_and_captions(pixels, given)
+        scores, captions = tagger.scores_and_captions(images, given)
         seen |= {"tags": _tags(tagger, scores[0]), "caption": captions[0]}
     else:
-        scores = tagger.scores(pixels)
+        scores = tagger.scores(images)
         seen["tags"] = _tags(tagger, scores[0])
+    if not bool(scores.isfinite().all()):
+        print(f"ramfleet: {picture}: {_NOT_FINITE}", file=sys.stderr)  # noqa: T201 - the command line's own voice
+        return {"picture": str(picture), "error": _NOT_FINITE}
     seen["stored_bytes"] = _stored_bytes(tagger, scores[0])
     if open_tagger is not None:
-        seen["open_tags"] = _tags(open_tagger, open_tagger.scores(pixels)[0])
+        seen["open_tags"] = _tags(open_tagger, open_tagger.scores(images)[0])
     return seen
 
 

@@ -1,5 +1,7 @@
 """`ramfleet model pull NAME`: released weights to a bundle."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -22,7 +24,21 @@ def pull(
         return
     if name not in hub.RELEASES:
         raise typer.BadParameter(f"{name!r}: give {', '.join(hub.RELEASES)} or clip")
-    pulled = hub.pull(hub.RELEASES[name], target, lists)
-    typer.echo(f"{pulled.bundle}: {hub.RELEASES[name].repo} at {pulled.revision}")
+    with _progress_bar(name) as progress:
+        pulled = hub.pull(hub.RELEASES[name], target, lists, progress=progress)
+    typer.echo(f"{pulled.bundle}: {hub.RELEASES[name].checkpoint.repo} at {pulled.revision}")
     for file, checksum in pulled.sha256.items():
         typer.echo(f"  {checksum}  {file}")
+
+
+@contextmanager
+def _progress_bar(name: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on standard error, where that is a terminal; it begins where an earlier pull stopped."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task(name, total=None)
+        yield lambda done, size: bar.update(task, completed=done, total=size)

@@ -1,6 +1,5 @@
 """Thresholds as a user gives them: one number, a CSV by name, or a list in the order of the vocabulary."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import ConfigError
-from ramcore.vocabulary import Vocabulary
+from ramcore.vocabulary import Vocabulary, parse_threshold, read_lines
 from ramcore.vocabulary_edits import read_thresholds
 
 
@@ -60,28 +59,12 @@ def parse_thresholds(threshold: float | None, file: Path | None) -> Thresholds |
     if threshold is not None and file is not None:
         raise ConfigError("--threshold and --thresholds are both given: give one of them")
     if threshold is not None:
-        return Thresholds(_checked(str(threshold), "--threshold"), "--threshold")
+        return Thresholds(parse_threshold(str(threshold), "--threshold"), "--threshold")
     if file is None:
         return None
     if file.suffix.lower() == ".csv":
-        named = read_thresholds(file)
-        return Thresholds({tag: _checked(str(value), f"{file}: {tag}") for tag, value in named.items()}, str(file))
+        return Thresholds(read_thresholds(file), str(file))
     if file.suffix.lower() != ".txt":
         raise ConfigError(f"--thresholds {file}: give a .csv with tag,threshold or a .txt with one number per tag")
-    try:
-        lines = file.read_text(encoding="utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--thresholds {file}: cannot be read: {error}") from error
-    if not lines[-1].strip():
-        lines.pop()
-    return Thresholds(tuple(_checked(line, f"{file} line {n}") for n, line in enumerate(lines, 1)), str(file))
-
-
-def _checked(text: str, where: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not (0 < value <= 1 and np.float32(value) > 0):
-        raise ConfigError(f"{where}: {text.strip()!r} is no threshold: give a number over 0, up to 1")
-    return value
+    lines = enumerate(read_lines(file), 1)
+    return Thresholds(tuple(parse_threshold(line, f"{file} line {number}") for number, line in lines), str(file))

@@ -11,7 +11,7 @@ Importing this package is cheap; PyTorch comes in with `load`.
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ramcore.bundle import load
+    from ramcore.loading import load
 
 __all__ = ["load"]
 
@@ -19,6 +19,6 @@ __all__ = ["load"]
 def __getattr__(name: str) -> object:
     if name != "load":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from ramcore.bundle import load
+    from ramcore.loading import load
 
     return load

@@ -24,10 +24,8 @@ from ramcore.errors import BundleError
 from ramcore.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
-    import torch
     from torch import nn
 
-    from ramcore.tagger import Tagger
     from ramcore.tokenizer import Tokenizer
 
 CONFIG_FILE = "config.json"
@@ -43,37 +41,25 @@ def demo_bundle() -> Path:
     return Path(str(resources.files("ramcore"))) / "demo" / "bundle"
 
 
-def load(
-    dir: str | Path | None = None,
-    device: "str | torch.device" = "auto",
-    dtype: "str | torch.dtype" = "auto",
-) -> "Tagger":
-    """Load a bundle for inference.
-
-    dir: the bundle; None is the demo bundle.
-    device: "auto" is cuda where there is a card, else cpu.
-    dtype: "fp32", "bf16", "fp16", a torch dtype, or "auto": fp32 on a CPU, fp16 on a card of compute
-        capability 7 or more (its error is a tenth of bf16's), fp32 on older ones. fp16 on a CPU is refused.
-
-    Stored weights of another dtype are cast; weights that stay as stored on a CPU are mapped from the file,
-    so that several processes share them. Raises `BundleError` when the folder is not a usable bundle, and
-    ValueError for an unknown device or dtype.
-    """
-    from ramcore.tagger import Tagger, resolve_device, resolve_dtype
-    from ramcore.weights import load_model
-
-    folder = demo_bundle() if dir is None else Path(dir)
-    config, vocabulary = read_config(folder), read_vocabulary(folder)
+def read_config_and_vocabulary(dir: str | Path) -> tuple[ModelConfig, Vocabulary]:
+    """Both, checked against each other; raises as `read_config` and `read_vocabulary`."""
+    config, vocabulary = read_config(dir), read_vocabulary(dir)
     if len(vocabulary) != config.num_tags:
         raise BundleError(
-            f"{folder}: {CONFIG_FILE} says num_tags {config.num_tags}, {VOCABULARY_FILE} has "
+            f"{dir}: {CONFIG_FILE} says num_tags {config.num_tags}, {VOCABULARY_FILE} has "
             f"{len(vocabulary)} tags: convert the checkpoint again"
         )
-    chosen_device = resolve_device(device)
-    chosen_dtype = resolve_dtype(dtype, chosen_device)
-    tokenizer = _load_tokenizer(_file(folder, TOKENIZER_FILE) if config.caption else None, config)
-    model = load_model(config, _file(folder, WEIGHTS_FILE), chosen_device, chosen_dtype)
-    return Tagger(model, vocabulary, bundle=folder, tokenizer=tokenizer)
+    return config, vocabulary
+
+
+def read_tokenizer(dir: str | Path, config: ModelConfig) -> "Tokenizer | None":
+    """The tokenizer of a tag2text bundle, None for other kinds. Raises `BundleError` where it does not fit."""
+    return _fitting_tokenizer(_file(Path(dir), TOKENIZER_FILE) if config.caption else None, config)
+
+
+def weights_file(dir: str | Path) -> Path:
+    """Path of the bundle's weights. Raises `BundleError` where there are none."""
+    return _file(Path(dir), WEIGHTS_FILE)
 
 
 def save_bundle(
@@ -97,7 +83,7 @@ def save_bundle(
 
     if len(vocabulary) != config.num_tags:
         raise BundleError(f"{len(vocabulary)} tags in the vocabulary, num_tags {config.num_tags} in the config")
-    _load_tokenizer(tokenizer, config)
+    _fitting_tokenizer(tokenizer, config)
     with _replacing(Path(dir), overwrite) as folder:
         (folder / CONFIG_FILE).write_text(config.to_json(), encoding="utf-8")
         vocabulary.to_csv(folder / VOCABULARY_FILE)
@@ -151,8 +137,11 @@ def check_target(dir: Path, overwrite: bool = False) -> None:
 def _replacing(target: Path, overwrite: bool) -> Iterator[Path]:
     """A temporary folder beside `target` that takes its place when the block ends without an error."""
     check_target(target, overwrite)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    except OSError as error:
+        raise BundleError(f"{target} cannot be made: {error.strerror}; name a folder that you may write to") from error
     try:
         folder = work / "bundle"
         folder.mkdir()
@@ -164,7 +153,7 @@ def _replacing(target: Path, overwrite: bool) -> Iterator[Path]:
         shutil.rmtree(work)
 
 
-def _load_tokenizer(path: str | Path | None, config: ModelConfig) -> "Tokenizer | None":
+def _fitting_tokenizer(path: str | Path | None, config: ModelConfig) -> "Tokenizer | None":
     """The tokenizer of this file if it is the one that the config asks for; `BundleError` if not."""
     if (path is not None) != (config.caption is not None):
         raise BundleError(f"kind is {config.kind}, tokenizer is {path}: tag2text needs a vocab.txt, others need none")
@@ -184,7 +173,7 @@ def _load_tokenizer(path: str | Path | None, config: ModelConfig) -> "Tokenizer 
 def _file(folder: Path, name: str) -> Path:
     path = folder / name
     if not path.is_file():
-        what = "is not a bundle" if folder.is_dir() else "does not exist"
+        what = "is not a bundle" if folder.exists() else "does not exist"
         raise BundleError(
             f"{folder} {what}: {name} is missing. Make a bundle with "
             "`ramfleet model convert --kind ram_plus --checkpoint X.pth --tags T.txt --out DIR`"

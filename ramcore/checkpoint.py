@@ -110,15 +110,16 @@ def _add_copies(
 def _load_weights_only(path: Path) -> object:
     if not path.is_file():
         raise CheckpointError(f"{path} is not a file: give a checkpoint written by torch.save")
+    _check_sums(path)
     try:
         with warnings.catch_warnings():
             # PyTorch warns of foreign pickle protocols; such a file loads or raises below.
             warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
-        refused = re.search(r"Unsupported (?:global|class)[^\n]*", str(error))
+        refused = re.search(r"unsupported (?:global|class)[^\n]*", str(error), re.IGNORECASE)
         if refused is None:
-            raise _not_a_checkpoint(path, error) from error
+            raise CheckpointError(f"{path} is not a complete file of torch.save: fetch it again") from error
         raise CheckpointError(
             f"{path} was refused: it holds more than tensors and could run code when loaded "
             f"({refused[0][:120]}). Where you trust its source, load it there and save the weights alone: "
@@ -126,6 +127,19 @@ def _load_weights_only(path: Path) -> object:
         ) from error
     except (RuntimeError, OSError, EOFError, LookupError, ValueError, TypeError, AttributeError) as error:
         raise _not_a_checkpoint(path, error) from error
+
+
+def _check_sums(path: Path) -> None:
+    """Raise `CheckpointError` where bytes have changed since torch.save; it notes a CRC of every tensor."""
+    if not zipfile.is_zipfile(path):
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError) as error:
+        raise _not_a_checkpoint(path, error) from error
+    if damaged is not None:
+        raise CheckpointError(f"{path} is damaged (checksum of {damaged}): fetch it again")
 
 
 def _not_a_checkpoint(path: Path, error: Exception) -> CheckpointError:

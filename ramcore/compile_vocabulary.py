@@ -15,18 +15,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - PyTorch's own convention
 
 from ramcore.bundle import (
     TOKENIZER_FILE,
-    WEIGHTS_FILE,
     bundle_hash,
     check_target,
-    read_config,
-    read_vocabulary,
+    read_config_and_vocabulary,
     save_bundle,
+    weights_file,
 )
 from ramcore.config import ModelConfig
 from ramcore.errors import VocabularyError
@@ -35,7 +33,7 @@ from ramcore.reweight import description_rows
 from ramcore.text_tower import TextTower
 from ramcore.vocabulary import Vocabulary
 from ramcore.vocabulary_edits import VocabularyEdits
-from ramcore.weights import model_class
+from ramcore.weights import model_class, read_weights
 
 
 @dataclass(frozen=True)
@@ -89,10 +87,10 @@ def compile_vocabulary(
     cannot do, and `BundleError` where a folder is not usable.
     """
     check_target(Path(out))
-    config, vocabulary = read_config(bundle), read_vocabulary(bundle)
+    config, vocabulary = read_config_and_vocabulary(bundle)
     _check_kind(config, edits, tower)
     tags = _edited(vocabulary, edits)
-    new_config, state = _edited_model(config, load_file(Path(bundle) / WEIGHTS_FILE), tags, edits, tower)
+    new_config, state = _edited_model(config, read_weights(config, weights_file(bundle)), tags, edits, tower)
     new_vocabulary = Vocabulary(
         tuple(tag.name for tag in tags),
         tuple(tag.tag_zh for tag in tags),

@@ -210,7 +210,7 @@ class ModelConfig:
         """Read what `to_json` wrote; unknown or missing keys and bad values raise `BundleError`."""
         try:
             document = json.loads(text)
-        except json.JSONDecodeError as error:
+        except (json.JSONDecodeError, RecursionError) as error:
             raise BundleError(f"config.json is not JSON ({error}); convert the checkpoint again") from error
         values = _only_fields(cls, document, "")
         values["swin"] = SwinConfig(**_only_fields(SwinConfig, values["swin"], "swin."))

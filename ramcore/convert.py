@@ -80,6 +80,9 @@ def _fitting_config(kind: str, checkpoint: str | Path, state: Mapping[str, Tenso
     problems = describe_mismatch(expected_shapes(config), shapes)
     if problems:
         raise CheckpointError(f"{checkpoint} is no {kind} checkpoint: {problems}")
+    wrong = [f"{key} ({tensor.dtype})" for key, tensor in state.items() if not tensor.is_floating_point()]
+    if wrong:
+        raise CheckpointError(f"{checkpoint}: {', '.join(wrong[:20])} hold no floats: save the weights unquantised")
     return config
 
 

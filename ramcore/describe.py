@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ramcore.bundle import bundle_hash, read_config, read_vocabulary
+from ramcore.bundle import bundle_hash, read_config_and_vocabulary
 from ramcore.config import ModelConfig
 from ramcore.vocabulary import Vocabulary
 
@@ -64,7 +64,7 @@ class Description:
 
 def describe_bundle(dir: str | Path, batches: tuple[int, ...] = (1, 8, 32, 128)) -> Description:
     """Describe a bundle. Raises `BundleError` or `VocabularyError` where it is not usable."""
-    config, vocabulary = read_config(dir), read_vocabulary(dir)
+    config, vocabulary = read_config_and_vocabulary(dir)
     return Description(
         path=str(dir),
         bundle_hash=bundle_hash(dir),

@@ -37,7 +37,7 @@ def read_descriptions(path: str | Path, templates: Sequence[str] = PROMPTS) -> d
         return _unique([(name, prompts(name, templates)) for name in names], path)
     try:
         document = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise VocabularyError(f"{path} is not JSON: {error}") from error
     if not isinstance(document, list) or not document:
         raise VocabularyError(f'{path}: expected a list of entries like {{"zebra": ["a striped horse"]}}')

@@ -19,11 +19,11 @@ from ramcore.losses import asymmetric_loss
 from ramcore.metrics import mean_average_precision
 from ramcore.preprocess import normalise
 from ramcore.ram_plus import RamPlus
-from ramcore.scene_canvas import Pixels
-from ramcore.scene_stream import Batch, scene_seeds, stream_batches
-from ramcore.scene_tags import SCENE_TAGS
-from ramcore.scene_words import description_vectors
-from ramcore.scenes import Targets, draw_batch
+from ramcore.scenes.canvas import Pixels
+from ramcore.scenes.drawing import Targets, draw_batch
+from ramcore.scenes.stream import Batch, scene_seeds, stream_batches
+from ramcore.scenes.tags import SCENE_TAGS
+from ramcore.scenes.words import description_vectors
 
 # Rows and columns of the eight tokens around a token, the nearer ones first.
 _NEIGHBOURS = ((-1, 0), (1, 0), (0, -1), (0, 1), (-1, -1), (1, 1), (-1, 1), (1, -1))

@@ -14,7 +14,6 @@ import numpy.typing as npt
 import simplejpeg
 import torch
 from PIL import (
-    AvifImagePlugin,
     BmpImagePlugin,
     GifImagePlugin,
     Image,
@@ -49,11 +48,17 @@ _OPENERS: dict[str, Callable[[io.BytesIO], ImageFile.ImageFile]] = {
     "BMP": BmpImagePlugin.BmpImageFile,
     "TIFF": TiffImagePlugin.TiffImageFile,
     "PPM": PpmImagePlugin.PpmImageFile,
-    "AVIF": AvifImagePlugin.AvifImageFile,
     "JPEG2000": Jpeg2KImagePlugin.Jpeg2KImageFile,
 }
 """Pillow's reader of each format. Image.open is not used: it hides why a reader refused a file, and it warns
 about large pictures on its own terms."""
+
+try:
+    from PIL.AvifImagePlugin import AvifImageFile
+except ImportError:  # Pillow before 11.3
+    pass
+else:
+    _OPENERS["AVIF"] = AvifImageFile
 
 _ENDS_EARLY = re.compile(r"truncat|reached eof|end of (file|data)|not enough|only got|larger than file", re.IGNORECASE)
 _NOT_READ = re.compile(r"unsupported|not supported|not installed|unknown (pixel|data|raw|mode)", re.IGNORECASE)
@@ -103,6 +108,8 @@ def decode(data: bytes, size: int, mode: str = "exact", max_pixels: int = MAX_PI
         raise ValueError(f"size={size}, max_pixels={max_pixels}: both must be 1 or more")
     name = identify(data)
     require_complete(name, data)
+    if name not in _OPENERS:
+        raise ImageError(ImageErrorKind.UNSUPPORTED, f"{name} needs a newer Pillow than is installed")
     try:
         with _PILLOW_WARNINGS, _OPENERS[name](io.BytesIO(data)) as image:
             return _decode_opened(image, data, size, mode, max_pixels)

@@ -30,7 +30,7 @@ tags: [image-tagging, ram-plus, demo]
 # RamFleet demo: a small RAM++ that knows drawn scenes only
 
 **This model has never seen a photograph.** It was trained from nothing on scenes that the project draws itself
-(`ramcore/scenes.py`), to show and test the whole way from pictures to tags without a download. On photographs
+(`ramcore/scenes/`), to show and test the whole way from pictures to tags without a download. On photographs
 its tags mean nothing. For real pictures use the released RAM++ weights (`ramfleet model pull ram_plus`).
 """
 

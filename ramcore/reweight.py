@@ -28,12 +28,6 @@ class DescriptionMixer(nn.Module):
         for name, values in self._indices().items():
             self.register_buffer(name, torch.tensor(values), persistent=False)
 
-    def init_non_persistent_buffers(self) -> None:
-        """Fill the index buffers again, after the module was built on the meta device."""
-        for name, values in self._indices().items():
-            buffer = self.get_buffer(name)
-            buffer.copy_(torch.tensor(values, device=buffer.device))
-
     def forward(self, pooled: Tensor, label_embed: Tensor, scale: Tensor) -> Tensor:
         """pooled: [B, E]; label_embed: [R, E], tag by tag; scale: scalar, the logarithm of what cosines are times.
 

@@ -44,22 +44,6 @@ def set_fused_window_attention(model: nn.Module, enabled: bool) -> None:
             module.fused_attn = enabled
 
 
-def materialise_buffers(model: nn.Module, device: torch.device) -> None:
-    """Compute on `device` the buffers that no file holds, after a model was built on the meta device.
-
-    These are window position indices and shift masks. Parameters must be in place already: the masks take
-    the dtype and the device of their block's weights.
-    """
-    for module in model.modules():
-        for name, buffer in module.named_buffers(recurse=False):
-            if buffer.is_meta:
-                module.register_buffer(name, torch.empty_like(buffer, device=device), persistent=False)
-    for module in model.modules():
-        fill = getattr(module, "init_non_persistent_buffers", None)
-        if fill is not None:
-            fill()
-
-
 def timm_key(key: str) -> str:
     """Name in timm's Swin of a tensor that has this name in a released checkpoint.
 

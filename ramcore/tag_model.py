@@ -8,11 +8,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Self
 
-import torch
 from torch import Tensor, nn
 
 from ramcore.config import ModelConfig
-from ramcore.swin import materialise_buffers
+from ramcore.skeleton import ParametersOnMeta, place_buffers
 
 
 class TagModel(nn.Module, ABC):
@@ -32,10 +31,10 @@ class TagModel(nn.Module, ABC):
 
         Names and shapes must be exactly those of the state dict of `cls(config)`, all on one device.
         """
-        with torch.device("meta"):
+        with ParametersOnMeta():
             model = cls(config)
         model.load_state_dict(dict(state), strict=True, assign=True)
-        materialise_buffers(model, model.tag_weight.device)
+        place_buffers(model, model.tag_weight.device, model.tag_weight.dtype)
         return model.eval()
 
     def forward(self, pixels: Tensor) -> Tensor:

@@ -44,6 +44,18 @@ class TagResult:
     caption: str | None = None
 
 
+@dataclass(frozen=True)
+class Encoded:
+    """Images that have been through the image encoder; for the tagger that made it, and taggers that share its encoder.
+
+    floats: [B, 3, S, S], the encoder's input; embeds: [B, 1 + T, C], None for no images. Both are of the model's dtype
+    and on its device.
+    """
+
+    floats: Tensor
+    embeds: Tensor | None
+
+
 class Tagger:
     """A model with its vocabulary; made by `ramcore.load`. Keeps no gradients and changes no global state.
 
@@ -78,22 +90,27 @@ class Tagger:
         """Whether `captions` works: for Tag2Text only."""
         return self._captioner is not None
 
-    def logits(self, pixels: PixelBatch) -> Tensor:
+    def encode(self, pixels: PixelBatch) -> Encoded:
+        """What the methods below take in place of pixels, to run the image encoder once for several of them."""
+        with torch.inference_mode():
+            floats = self._floats(pixels)
+            return Encoded(floats, self._embeds(floats))
+
+    def logits(self, pixels: PixelBatch | Encoded) -> Tensor:
         """pixels: uint8 RGB [B, S, S, 3] or [B, 3, S, S], S = config.image_size. Returns float32 [B, N].
 
         The result is on the model's device. fp16 ends at 65,504: images whose logits are not finite are
         computed a second time in bf16. Raises ValueError for another dtype or shape.
         """
         with torch.inference_mode():
-            floats = self._floats(pixels)
-            return self._logits(floats, self._embeds(floats))
+            return self._logits(self._encoded(pixels))
 
-    def scores(self, pixels: PixelBatch) -> Tensor:
+    def scores(self, pixels: PixelBatch | Encoded) -> Tensor:
         """pixels: as for `logits`. Returns float32 [B, N] on the CPU, the sigmoid taken in float32."""
         with torch.inference_mode():
             return self.logits(pixels).sigmoid().cpu()
 
-    def captions(self, pixels: PixelBatch, given: Sequence[str] | None = None) -> list[str]:
+    def captions(self, pixels: PixelBatch | Encoded, given: Sequence[str] | None = None) -> list[str]:
         """One caption per image, from the tags that fire or from given ones. Only for Tag2Text.
 
         pixels: as for `logits`. given: per image the tags to write about, separated by commas. Raises
@@ -101,19 +118,20 @@ class Tagger:
         """
         return self.scores_and_captions(pixels, given)[1]
 
-    def scores_and_captions(self, pixels: PixelBatch, given: Sequence[str] | None = None) -> tuple[Tensor, list[str]]:
+    def scores_and_captions(
+        self, pixels: PixelBatch | Encoded, given: Sequence[str] | None = None
+    ) -> tuple[Tensor, list[str]]:
         """What `scores` and `captions` return, with one pass through the image encoder."""
         if self._captioner is None:
             raise ValueError(f"kind {self.config.kind} writes no captions: use a tag2text bundle")
         with torch.inference_mode():
-            floats = self._floats(pixels)
-            embeds = self._embeds(floats)
-            scores = self._logits(floats, embeds).sigmoid().cpu()
+            encoded = self._encoded(pixels)
+            scores = self._logits(encoded).sigmoid().cpu()
             if given is None:
                 texts = [join_tags([self.vocabulary.tags[tag] for tag in self._fired(row)]) for row in scores]
             else:
                 texts = [given_tags(tags) for tags in given]
-            return scores, [] if embeds is None else self._captioner.captions(embeds, texts)
+            return scores, [] if encoded.embeds is None else self._captioner.captions(encoded.embeds, texts)
 
     def tag(self, picture: Picture, mode: str = "exact", *, caption: bool = False) -> TagResult:
         """The tags of a PIL image, a file, or a file's bytes; with `caption`, also a text (Tag2Text only).
@@ -151,6 +169,9 @@ class Tagger:
     def _fired(self, scores: Tensor) -> list[int]:
         return [int(tag) for tag in np.flatnonzero(scores.numpy() > self.vocabulary.thresholds)]
 
+    def _encoded(self, images: PixelBatch | Encoded) -> Encoded:
+        return images if isinstance(images, Encoded) else self.encode(images)
+
     def _floats(self, pixels: PixelBatch) -> Tensor:
         """The model's input: [B, 3, S, S] in its dtype on its device."""
         config = self.config
@@ -164,15 +185,15 @@ class Tagger:
         with self._exact():
             return self.model.image_embeds(floats)
 
-    def _logits(self, floats: Tensor, embeds: Tensor | None) -> Tensor:
-        if embeds is None:
+    def _logits(self, encoded: Encoded) -> Tensor:
+        if encoded.embeds is None:
             return torch.empty(0, self.config.num_tags, device=self.device)
         with self._exact():
-            logits = self.model.tag_logits(embeds).float()
+            logits = self.model.tag_logits(encoded.embeds).float()
         if self.dtype == torch.float16:
             overflowed = ~logits.isfinite().all(dim=1)
             if overflowed.any():
-                logits[overflowed] = self._forward_bf16(floats[overflowed])
+                logits[overflowed] = self._forward_bf16(encoded.floats[overflowed])
         return logits
 
     def _exact(self) -> AbstractContextManager[None]:

@@ -25,8 +25,8 @@ class TextTagger(TagModel):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
-        # Rows of unit length, as the text encoder's are.
-        self.label_embed = nn.Parameter(F.normalize(torch.randn(config.num_descriptions, config.embed_dim), dim=-1))
+        rows = nn.init.normal_(torch.empty(config.num_descriptions, config.embed_dim))
+        self.label_embed = nn.Parameter(F.normalize(rows, dim=-1))  # of unit length, as the text encoder's are
         self.visual_encoder = build_swin(config.swin)
         self.image_proj = nn.Linear(config.swin.num_features, config.embed_dim)
         self.wordvec_proj = nn.Linear(config.embed_dim, config.head.hidden_size)

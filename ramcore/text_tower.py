@@ -7,7 +7,7 @@ import tempfile
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -67,12 +67,19 @@ class TextTower:
 
         try:
             tokenizer = CLIPTokenizer.from_pretrained(self.folder, local_files_only=True)
-            model = CLIPTextModelWithProjection.from_pretrained(self.folder, local_files_only=True, dtype=torch.float32)
+            loaded: Any = CLIPTextModelWithProjection.from_pretrained(
+                self.folder, local_files_only=True, output_loading_info=True
+            )
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             reason = str(error).splitlines()[0][:200]
             raise BundleError(f"{self.folder} is no CLIP text model ({reason}): fetch it again") from error
-        torch.nn.Module.to(model, self.device)
-        return tokenizer, model  # in eval mode already
+        model, report = loaded
+        # transformers only warns of these, and fills them with random numbers.
+        lacking = [str(key) for key in [*report["missing_keys"], *report["mismatched_keys"]]]
+        if lacking:
+            raise BundleError(f"{self.folder} is no CLIP text model (it lacks {sorted(lacking)[0]} …): fetch it again")
+        # The weights may be stored in 16 bit; the model is in eval mode already.
+        return tokenizer, model.to(self.device, torch.float32)
 
 
 def default_cache() -> Path:

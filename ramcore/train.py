@@ -18,9 +18,9 @@ from ramcore.fit import Progress, TrainConfig, fit, predict
 from ramcore.metrics import F1, MeanAveragePrecision, best_f1_thresholds, f1_scores, mean_average_precision
 from ramcore.model_card import Training, model_card
 from ramcore.ram_plus import RamPlus
-from ramcore.scene_canvas import Pixels
-from ramcore.scene_stream import scene_seeds
-from ramcore.scenes import SCENE_TAGS, Targets, draw_batch
+from ramcore.scenes.canvas import Pixels
+from ramcore.scenes.drawing import SCENE_TAGS, Targets, draw_batch
+from ramcore.scenes.stream import scene_seeds
 from ramcore.vocabulary import Vocabulary
 
 __all__ = ["Progress", "Report", "TrainConfig", "train"]

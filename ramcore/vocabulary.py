@@ -91,16 +91,18 @@ class Vocabulary:
         constructor. Lists of different lengths raise `VocabularyError` naming both files and their counts;
         a threshold that is not a number in (0, 1] raises one naming its line.
         """
-        tags = _read_lines(tags_file)
+        tags = read_lines(tags_file)
+        if not tags:
+            raise VocabularyError(f"{tags_file} is empty: give a list of tags, one per line")
         tags_zh = [""] * len(tags)
         if zh_file is not None:
-            tags_zh = _read_lines(zh_file)
+            tags_zh = read_lines(zh_file)
             _check_same_length(tags_file, tags, zh_file, tags_zh)
         thresholds = [default_threshold] * len(tags)
         if thresholds_file is not None:
-            lines = _read_lines(thresholds_file)
+            lines = read_lines(thresholds_file)
             _check_same_length(tags_file, tags, thresholds_file, lines)
-            thresholds = [_threshold(line, f"{thresholds_file} line {n}") for n, line in enumerate(lines, 1)]
+            thresholds = [parse_threshold(line, f"{thresholds_file} line {n}") for n, line in enumerate(lines, 1)]
         for number, tag in enumerate(tags, 1):
             if not tag:
                 raise VocabularyError(f"{tags_file} line {number} is blank: give a tag or remove the line")
@@ -136,6 +138,18 @@ class Vocabulary:
         return Vocabulary(tags, tuple(self.tags_zh[i] for i in ids), self.thresholds[ids])
 
 
+def parse_threshold(text: str, where: str) -> float:
+    """A threshold that a person wrote; `where` begins the message of the `VocabularyError` for what is none."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    # NaN fails every comparison; what float32 rounds to 0 would let every score through.
+    if not (value <= 1 and np.float32(value) > 0):
+        raise VocabularyError(f"{where}: {text.strip()!r} is no threshold: give a number over 0 (as float32), up to 1")
+    return value
+
+
 def _is_plain(name: str) -> bool:
     return name == name.strip() and not any(unicodedata.category(char) in _BREAKING for char in name)
 
@@ -151,7 +165,8 @@ def read_text(path: str | Path) -> str:
         raise VocabularyError(f"{path} is not UTF-8 ({error}): save it as UTF-8") from error
 
 
-def _read_lines(path: str | Path) -> list[str]:
+def read_lines(path: str | Path) -> list[str]:
+    """The lines of a list file without blanks around them; a last line may lack its end. Errors as `read_text`."""
     return [line.strip() for line in read_text(path).splitlines()]
 
 
@@ -162,19 +177,9 @@ def _check_same_length(tags_file: str | Path, tags: list[str], file: str | Path,
         )
 
 
-def _threshold(text: str, where: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not (0 < value <= 1 and np.float32(value) > 0):
-        raise VocabularyError(f"{where}: threshold {text!r} is not a number in (0, 1]")
-    return value
-
-
 def _csv_row(row: list[str], tag_id: int, where: str) -> tuple[str, str, float]:
     if len(row) != len(CSV_HEADER):
         raise VocabularyError(f"{where} has {len(row)} columns, it must have {len(CSV_HEADER)}")
     if row[0] != str(tag_id):
         raise VocabularyError(f"{where}: tag_id is {row[0]!r}, it must be {tag_id} (ids count up from 0)")
-    return row[1], row[2], _threshold(row[3], where)
+    return row[1], row[2], parse_threshold(row[3], where)

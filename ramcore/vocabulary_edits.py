@@ -2,14 +2,13 @@
 
 import csv
 import io
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ramcore.descriptions import Descriptions
 from ramcore.errors import VocabularyError
-from ramcore.vocabulary import read_text
+from ramcore.vocabulary import parse_threshold, read_text
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,7 @@ def read_column(path: str | Path, column: str) -> dict[str, str]:
         header = next(rows, [])
         if header != ["tag", column]:
             raise VocabularyError(f"{path}: the header is {','.join(header)!r}, it must be 'tag,{column}'")
-        for row in rows:
+        for row in filter(None, rows):  # blank lines are none
             if len(row) != 2 or row[0] in values:
                 raise VocabularyError(
                     f"{path} line {rows.line_num} is {','.join(row)!r}: give each tag once, with one value"
@@ -61,19 +60,27 @@ def read_column(path: str | Path, column: str) -> dict[str, str]:
 
 def read_thresholds(path: str | Path) -> dict[str, float]:
     """A CSV with the header `tag,threshold`; a value that is no number in (0, 1] raises `VocabularyError`."""
-    return {tag: _threshold(tag, value, path) for tag, value in read_column(path, "threshold").items()}
+    return {tag: parse_threshold(value, f"{path}: {tag}") for tag, value in read_column(path, "threshold").items()}
 
 
 def parse_renames(options: Sequence[str]) -> dict[str, str]:
     """ "old=new" options as a mapping."""
-    return dict(_split(option, "old=new") for option in options)
+    renames: dict[str, str] = {}
+    for option in options:
+        old, new = _split(option, "old=new")
+        if old in renames:
+            raise VocabularyError(f"{option!r}: {old} is renamed to {renames[old]} already: give each tag once")
+        renames[old] = new
+    return renames
 
 
 def parse_merges(options: Sequence[str]) -> dict[str, tuple[str, ...]]:
     """ "a,b=c" options as a mapping from the new name to the tags that become it."""
-    merges = {}
+    merges: dict[str, tuple[str, ...]] = {}
     for option in options:
         members, name = _split(option, "a,b=c")
+        if name in merges:
+            raise VocabularyError(f"{option!r}: {name} is made of {', '.join(merges[name])} already: name all at once")
         merges[name] = tuple(member.strip() for member in members.split(","))
     return merges
 
@@ -83,13 +90,3 @@ def _split(option: str, form: str) -> tuple[str, str]:
     if not equals or not left.strip() or not right.strip():
         raise VocabularyError(f"{option!r}: give it in the form {form}")
     return left.strip(), right.strip()
-
-
-def _threshold(tag: str, text: str, path: str | Path) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 < value <= 1:
-        raise VocabularyError(f"{path}: threshold of {tag} is {text!r}: give a number in (0, 1]")
-    return value

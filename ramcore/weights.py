@@ -1,6 +1,7 @@
 """Weights between models and safetensors files, with every missing, unexpected or misshapen key named."""
 
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 
 import safetensors
@@ -12,6 +13,7 @@ from ramcore.config import ModelConfig
 from ramcore.errors import BundleError
 from ramcore.ram import Ram
 from ramcore.ram_plus import RamPlus
+from ramcore.skeleton import ParametersOnMeta
 from ramcore.swin import set_fused_window_attention
 from ramcore.tag2text import Tag2Text
 from ramcore.tag_model import TagModel
@@ -31,8 +33,13 @@ def model_class(kind: str) -> type[TagModel]:
 
 
 def expected_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every tensor in the model's state dict; nothing is allocated."""
-    with torch.device("meta"):
+    """Name and shape of every tensor in the model's state dict; no weights are allocated."""
+    return dict(_shapes(config))
+
+
+@lru_cache(maxsize=4)  # one bundle asks several times, and timm takes a tenth of a second
+def _shapes(config: ModelConfig) -> Shapes:
+    with ParametersOnMeta():
         model = model_class(config.kind)(config)
     return {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
 
@@ -56,6 +63,16 @@ def load_model(config: ModelConfig, path: Path, device: torch.device, dtype: tor
     Beyond the weights themselves no more than one tensor is held at a time. Raises `BundleError` when the
     file cannot be read or its keys and shapes are not those of the model.
     """
+    state = read_weights(config, path, device, dtype)
+    model = model_class(config.kind).from_state(config, state)
+    set_fused_window_attention(model, device.type == "cuda")
+    return model
+
+
+def read_weights(
+    config: ModelConfig, path: Path, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
+) -> dict[str, Tensor]:
+    """The state dict in a bundle's file; dtype: None is as stored. Raises as `load_model`."""
     expected = expected_shapes(config)
     try:
         with safetensors.safe_open(path, framework="pt", device=str(device)) as file:
@@ -63,12 +80,9 @@ def load_model(config: ModelConfig, path: Path, device: torch.device, dtype: tor
             problems = describe_mismatch(expected, found)
             if problems:
                 raise BundleError(f"{path} does not fit config.json: {problems}; convert the checkpoint again")
-            state = {key: _cast(file.get_tensor(key), dtype) for key in expected}
+            return {key: _cast(file.get_tensor(key), dtype) for key in expected}
     except (safetensors.SafetensorError, OSError) as error:
         raise BundleError(f"{path} cannot be read: {error}; fetch or convert it again") from error
-    model = model_class(config.kind).from_state(config, state)
-    set_fused_window_attention(model, device.type == "cuda")
-    return model
 
 
 def save_weights(model: nn.Module, path: Path) -> None:
@@ -78,7 +92,9 @@ def save_weights(model: nn.Module, path: Path) -> None:
     path.chmod(0o644)  # safetensors makes it private, but a cluster's workers may be other users
 
 
-def _cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+def _cast(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
+    if dtype is None:
+        return tensor
     # The one scalar, reweight_scale, is used in float32; rounding it to 16 bit would gain nothing.
     return tensor.to(dtype) if tensor.ndim else tensor.to(torch.float32)
 

@@ -14,7 +14,7 @@ def save_tiny_clip(folder, width=512, seed=0):
     vocab = {token: number for number, token in enumerate(tokens)}
     (folder / "vocab.json").write_text(json.dumps(vocab))
     (folder / "merges.txt").write_text("#version: 0.2\n")
-    CLIPTokenizer(vocab=str(folder / "vocab.json"), merges=str(folder / "merges.txt")).save_pretrained(folder)
+    CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt")).save_pretrained(folder)
     config = CLIPTextConfig(
         vocab_size=len(tokens),
         hidden_size=32,

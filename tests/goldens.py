@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ramcore.config import CaptionConfig, HeadConfig, ModelConfig, SwinConfig
+from ramcore.config import IMAGENET_MEAN, IMAGENET_STD, CaptionConfig, HeadConfig, ModelConfig, SwinConfig
 from ramcore.weights import expected_shapes
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -89,6 +89,12 @@ def released_state(config, fc_bias=None):
 def as_picture(array):
     """A PIL image of one of the goldens' input arrays."""
     return Image.fromarray(array)
+
+
+def model_pixels(golden):
+    """The uint8 [B, S, S, 3] that the golden's normalised pixels are of: how it resizes is up to Pillow's version."""
+    mean, std = (np.array(values)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
+    return ((golden["preproc"] * std + mean) * 255).round().astype(np.uint8).transpose(0, 2, 3, 1).copy()
 
 
 def largest_difference(ours, golden):

@@ -30,7 +30,7 @@ from pipeline.plan import make_plan
 from pipeline.store import RunStore
 from pipeline.tag import Request, tag
 from ramcore.images import decode
-from ramcore.scenes import draw_scene
+from ramcore.scenes.drawing import draw_scene
 from tests.simulated_fleet import SimulatedFleet
 
 IMAGES = 4000

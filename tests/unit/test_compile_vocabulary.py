@@ -1,5 +1,7 @@
 """The vocabulary compiler, and models whose tags have different numbers of descriptions."""
 
+import shutil
+
 import goldens
 import numpy as np
 import pytest
@@ -253,7 +255,7 @@ def test_options_without_both_sides_are_refused(option):
         ("name,threshold\n", "the header is 'name,threshold', it must be 'tag,threshold'"),
         ("tag,threshold\ndog\n", "line 2 is 'dog'"),
         ("tag,threshold\ndog,0.5\ndog,0.6\n", "line 3"),
-        ("tag,threshold\ndog,nan\n", "threshold of dog is 'nan'"),
+        ("tag,threshold\ndog,nan\n", "dog: 'nan' is no threshold"),
         ('tag,threshold\n"dog,0.5\n', "is not CSV"),
     ],
 )
@@ -299,3 +301,36 @@ def test_names_twice_or_none_are_refused(tmp_path):
             read_names(tmp_path / "keep.txt")
     with pytest.raises(VocabularyError, match="cannot read"):
         read_column(GOLDEN / "nowhere.csv", "tag_zh")
+
+
+@pytest.mark.parametrize("parse", [parse_renames, parse_merges])
+def test_option_that_takes_back_another_is_refused(parse):
+    """Of two that speak of one tag neither is dropped in silence."""
+    options = ["dog=a", "dog=b"] if parse is parse_renames else ["dog,cat=a", "boat,car=a"]
+    with pytest.raises(VocabularyError, match=f"{options[1]}.* already: "):
+        parse(options)
+
+
+def test_blank_lines_of_a_csv_are_none(tmp_path):
+    """Editors leave them at the end."""
+    (tmp_path / "t.csv").write_text("tag,threshold\ndog,0.5\n\n")
+    assert read_thresholds(tmp_path / "t.csv") == {"dog": 0.5}
+
+
+def test_weights_that_cannot_be_read_are_a_bundle_error(tiny_bundle, tmp_path):
+    """Missing, cut or foreign weights are said to be that, as by `ramcore.load`."""
+    bundle = shutil.copytree(tiny_bundle, tmp_path / "bundle")
+    (bundle / "model.safetensors").write_bytes(b"\xff" * 100)
+    with pytest.raises(BundleError, match=r"model\.safetensors cannot be read"):
+        compile_vocabulary(bundle, tmp_path / "out", VocabularyEdits())
+    (bundle / "model.safetensors").unlink()
+    with pytest.raises(BundleError, match=r"model\.safetensors is missing"):
+        compile_vocabulary(bundle, tmp_path / "out", VocabularyEdits())
+
+
+def test_vocabulary_of_another_length_is_not_compiled(tiny_bundle, tmp_path):
+    """A vocabulary.csv that was cut does not silently make a smaller model."""
+    bundle = shutil.copytree(tiny_bundle, tmp_path / "bundle")
+    (bundle / "vocabulary.csv").write_text("tag_id,tag,tag_zh,threshold\n0,dog,,0.5\n")
+    with pytest.raises(BundleError, match=r"num_tags 20, vocabulary\.csv has 1 tags"):
+        compile_vocabulary(bundle, tmp_path / "out", VocabularyEdits())

@@ -1,5 +1,6 @@
 """Released checkpoints to bundles."""
 
+import os
 import pickle
 
 import goldens
@@ -40,11 +41,10 @@ def _rename(state, old, new):
 def test_converted_checkpoint_gives_the_reference_logits(tiny_bundle, tiny_golden):
     """Checkpoint with released names, buffers and leftovers → bundle → the reference's logits and tags."""
     tagger = ramcore.load(tiny_bundle, device="cpu")
-    for n in range(2):
-        picture = goldens.as_picture(tiny_golden[f"image{n}"])
-        logits = tagger.logits(tagger.pixels(picture)[None])
+    for n, pixels in enumerate(goldens.model_pixels(tiny_golden)):
+        logits = tagger.logits(pixels[None])
         assert goldens.largest_difference(logits, tiny_golden["logits"][n : n + 1]) <= goldens.LOGIT_TOLERANCE
-        assert list(tagger.tag(picture).tag_ids) == list(tiny_golden[f"tags{n}"])
+        assert list(tagger.tag(goldens.as_picture(tiny_golden[f"image{n}"])).tag_ids) == list(tiny_golden[f"tags{n}"])
 
 
 def test_released_key_list_is_the_released_preset():
@@ -200,3 +200,41 @@ def test_unknown_kind_is_refused(convert):
     """A kind that does not exist is named with those that do."""
     with pytest.raises(CheckpointError, match="this version runs ram_plus, ram, tag2text"):
         convert(kind="yolo")
+
+
+def test_damaged_checkpoint_is_refused(tiny_release, tmp_path):
+    """One flipped byte among the weights, which torch.load would take, is found by its checksum."""
+    data = bytearray(tiny_release.checkpoint.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    path = tmp_path / "flipped.pth"
+    path.write_bytes(data)
+    with pytest.raises(CheckpointError, match=r"flipped\.pth is damaged \(checksum of .*\): fetch it again"):
+        convert_checkpoint("ram_plus", path, tiny_release.tags, tmp_path / "out")
+
+
+def test_function_of_a_blocked_module_is_said_to_be_refused(tiny_release, tmp_path):
+    """os.system gets the same words as any other object, not those of a broken download."""
+
+    class RunsShell:
+        def __reduce__(self):
+            return (os.system, (f"touch {tmp_path}/ran",))
+
+    torch.save({"model": {"fc.bias": RunsShell()}}, tmp_path / "evil.pth")
+    with pytest.raises(CheckpointError, match=r"was refused: .*system"):
+        convert_checkpoint("ram_plus", tmp_path / "evil.pth", tiny_release.tags, tmp_path / "out")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_weights_that_are_no_floats_are_named(tiny_release, tmp_path):
+    """A quantised checkpoint is refused by key and dtype."""
+    state = torch.load(tiny_release.checkpoint, weights_only=True)["model"]
+    torch.save(state | {"fc.weight": state["fc.weight"].to(torch.int8)}, tmp_path / "int.pth")
+    with pytest.raises(CheckpointError, match=r"fc\.weight \(torch\.int8\) hold no floats"):
+        convert_checkpoint("ram_plus", tmp_path / "int.pth", tiny_release.tags, tmp_path / "out")
+
+
+def test_folder_that_cannot_be_made_is_named(tiny_release, tmp_path):
+    """A target below a file is one clear line."""
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(BundleError, match=r"file/out cannot be made: .*; name a folder that you may write to"):
+        convert_checkpoint("ram_plus", tiny_release.checkpoint, tiny_release.tags, tmp_path / "file" / "out")

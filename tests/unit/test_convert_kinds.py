@@ -24,16 +24,12 @@ from ramcore.weights import describe_mismatch, expected_shapes
 TOKENIZER = goldens.GOLDEN / "vocab_tiny.txt"
 
 
-def _pictures(golden, tagger):
-    return np.stack([tagger.pixels(goldens.as_picture(golden[f"image{n}"])) for n in range(2)])
-
-
 @pytest.mark.parametrize("kind", ["ram", "tag2text"])
 def test_converted_checkpoint_gives_the_reference_logits_and_tags(kind, request):
     """Checkpoint with released names, aliases and leftovers → bundle → the reference's logits and tags."""
     golden = goldens.load_golden(f"tiny_{kind}")
     tagger = ramcore.load(request.getfixturevalue(f"tiny_{kind}_bundle"), device="cpu")
-    logits = tagger.logits(_pictures(golden, tagger))
+    logits = tagger.logits(goldens.model_pixels(golden))
     assert goldens.largest_difference(logits, golden["logits"]) <= goldens.LOGIT_TOLERANCE
     for n in range(2):
         picture = goldens.as_picture(golden[f"image{n}"])
@@ -44,7 +40,7 @@ def test_tagger_captions_are_the_reference_ones(tiny_tag2text_bundle):
     """From pixels to text, with predicted and with given tags, batched and one by one."""
     golden, texts = goldens.load_golden("tiny_tag2text"), goldens.load_golden("tiny_tag2text_caption")
     tagger = ramcore.load(tiny_tag2text_bundle, device="cpu")
-    pixels = _pictures(golden, tagger)
+    pixels = goldens.model_pixels(golden)
     scores, captions = tagger.scores_and_captions(pixels)
     assert captions == [str(texts[f"pred_img{n}_caption"]) for n in range(2)]
     assert torch.equal(scores, tagger.scores(pixels))

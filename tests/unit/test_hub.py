@@ -1,10 +1,15 @@
 """Released weights to bundles, from a local server that answers as the hub does."""
 
+import dataclasses
+import fcntl
 import hashlib
 import http.server
 import json
 import os
+import subprocess
+import sys
 import threading
+import time
 from pathlib import Path
 
 import goldens
@@ -14,8 +19,10 @@ from typer.testing import CliRunner
 import ramcore
 from jobs.model import app
 from pipeline import hub
-from pipeline.hub import RELEASES, HubError, Release, pull
+from pipeline.download import DownloadError, Source, download
+from pipeline.hub import RELEASES, HubError, HubFile, Release, pull
 from ramcore.errors import BundleError
+from ramcore.text_tower import TextTower
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -29,12 +36,16 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def _answer(self, body):
         self.server.requests.append((self.command, self.path, self.headers.get("Range")))
+        if self.path.startswith("/api/models/"):
+            self._answer_listing()
+            return
         path = self.server.files.get(self.path.rsplit("/", 1)[-1])
         if path is None:
             self.send_error(404)
             return
         data = path.read_bytes()
-        start = int((self.headers.get("Range") or "bytes=0-").removeprefix("bytes=").split("-")[0])
+        asked = self.headers.get("Range") if self.server.knows_ranges else None
+        start = int((asked or "bytes=0-").removeprefix("bytes=").split("-")[0])
         self.send_response(206 if start else 200)
         if start:
             self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
@@ -42,12 +53,24 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.send_header("ETag", f'"{hashlib.sha256(data).hexdigest()}"')
         self.send_header("X-Repo-Commit", COMMIT)
         self.end_headers()
-        if body and self.server.breaks_once == self.path.rsplit("/", 1)[-1]:
+        if body and self.server.hangs == self.path.rsplit("/", 1)[-1]:
+            self.wfile.write(data[start : len(data) * 9 // 10])
+            self.server.let_go.wait()
+            self.close_connection = True
+        elif body and self.server.breaks_once == self.path.rsplit("/", 1)[-1]:
             self.server.breaks_once = None
             self.wfile.write(data[: len(data) * 9 // 10])
             self.close_connection = True
         elif body:
             self.wfile.write(data[start:])
+
+    def _answer_listing(self):
+        listing = [{"type": "file", "path": name, "size": 1, "oid": "0"} for name in self.server.siblings]
+        body = json.dumps(listing).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
 
     def log_message(self, *_):
         pass
@@ -57,16 +80,19 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 def server(monkeypatch, tmp_path):
     """A server of `.files` by name, in the hub's place, with an empty cache; `.url`, `.requests`.
 
-    The first answer with the file `.breaks_once` ends before it does; huggingface_hub keeps whole 10 MB of it.
+    The first answer with the file `.breaks_once` ends before it does; at nine tenths of `.hangs` an answer waits
+    until `.let_go` is set.
     """
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Handler) as server:
-        server.files, server.requests, server.breaks_once = {}, [], None
+        server.files, server.requests, server.breaks_once, server.hangs = {}, [], None, None
+        server.knows_ranges, server.let_go = True, threading.Event()
         server.url = f"http://127.0.0.1:{server.server_address[1]}"
         monkeypatch.setenv("HF_ENDPOINT", server.url)
-        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hf"))
-        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_PROGRESS_BARS", True)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HOME", str(tmp_path / "hf"))
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hf" / "hub"))
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield server
+        server.let_go.set()
         server.shutdown()
 
 
@@ -81,7 +107,7 @@ def release(server, tiny_tag2text_release):
     server.files |= {"tiny.pth": files.checkpoint, "vocab.txt": goldens.GOLDEN / "vocab_tiny.txt"}
     server.files |= {"tags.txt": files.tags, "thresholds.txt": files.thresholds}
     lists = {name: (f"{name}.txt", _sha256(getattr(files, name))) for name in ("tags", "thresholds")}
-    return Release("tag2text", "someone/tiny", "tiny.pth", lists, tokenizer=("someone/bert", "vocab.txt"))
+    return Release("tag2text", HubFile("someone/tiny", "tiny.pth"), lists, HubFile("someone/bert", "vocab.txt"))
 
 
 def test_pull_makes_a_bundle_and_records_where_it_came_from(server, release, tmp_path):
@@ -111,9 +137,113 @@ def test_connection_that_breaks_off_is_taken_up_where_it_broke(server, release, 
     server.breaks_once = "tiny.pth"
     pulled = pull(release, tmp_path / "out", lists_url=server.url)
     ranges = [request[2] for request in server.requests if request[0] == "GET" and request[1].endswith(".pth")]
-    assert len(ranges) == 2
-    assert int(ranges[1].removeprefix("bytes=").split("-")[0]) > 0
+    assert ranges == [None, f"bytes={server.files['tiny.pth'].stat().st_size * 9 // 10}-"]
     assert pulled.sha256["tiny.pth"] == _sha256(server.files["tiny.pth"])
+
+
+_PULL = """
+import sys
+from pipeline.hub import HubFile, Release, pull
+
+pull(Release("ram", HubFile("someone/tiny", "tiny.pth"), {}), sys.argv[1])
+"""
+
+
+def test_killed_pull_goes_on_where_it_was(server, release, tmp_path):
+    """After SIGKILL in the middle of the checkpoint the next pull asks for the missing bytes only."""
+    server.hangs = "tiny.pth"
+    size = server.files["tiny.pth"].stat().st_size
+    killed = subprocess.Popen(
+        [sys.executable, "-c", _PULL, str(tmp_path / "out")], env=os.environ | {"HF_HOME": str(tmp_path / "hf")}
+    )
+    part = tmp_path / "hf" / "ramfleet" / "someone--tiny" / COMMIT / "tiny.pth.part"
+    while not (part.exists() and part.stat().st_size == size * 9 // 10):
+        assert killed.poll() is None
+        time.sleep(0.01)
+    killed.kill()
+    killed.wait()
+    server.let_go.set()
+    server.hangs = None
+    server.requests.clear()
+    pulled = pull(release, tmp_path / "out", lists_url=server.url)
+    gets = [request for request in server.requests if request[0] == "GET" and request[1].endswith(".pth")]
+    assert [get[2] for get in gets] == [f"bytes={size * 9 // 10}-"]
+    assert pulled.sha256["tiny.pth"] == _sha256(server.files["tiny.pth"])
+    assert not part.exists()
+
+
+def test_two_pulls_of_one_file_do_not_mix(tmp_path):
+    """A file that another process is fetching is left to that one."""
+    part = tmp_path / "x.part"
+    with part.open("ab") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(DownloadError, match="another process is fetching it"):
+            download(lambda: Source("http://127.0.0.1:9/x", 1), tmp_path / "x")
+
+
+def test_server_without_ranges_sends_the_file_anew(server, tmp_path):
+    """What is on disk is not put before a whole file."""
+    server.files["x"] = tmp_path / "whole"
+    server.files["x"].write_bytes(b"0123456789")
+    server.knows_ranges = False
+    (tmp_path / "x.part").write_bytes(b"01234")
+    download(lambda: Source(f"{server.url}/x", 10), tmp_path / "x")
+    assert (tmp_path / "x").read_bytes() == b"0123456789"
+
+
+def test_part_that_is_too_long_is_dropped(server, tmp_path):
+    """A part with more bytes than the file has is of something else."""
+    server.files["x"] = tmp_path / "whole"
+    server.files["x"].write_bytes(b"0123456789")
+    (tmp_path / "x.part").write_bytes(b"y" * 11)
+    download(lambda: Source(f"{server.url}/x", 10), tmp_path / "x")
+    assert (tmp_path / "x").read_bytes() == b"0123456789"
+
+
+def test_download_that_brings_nothing_gives_up(tmp_path, monkeypatch):
+    """After five attempts in vain the error is that of the last one, and nothing is at the target."""
+    monkeypatch.setattr("pipeline.download._FIRST_PAUSE_S", 0.001)
+    asked = []
+    with pytest.raises(DownloadError, match="refused"):
+        download(lambda: asked.append(1) or Source("http://127.0.0.1:9/x", 10), tmp_path / "x")
+    assert len(asked) == 5
+    assert not (tmp_path / "x").exists()
+
+
+def test_checkpoint_with_another_checksum_is_refused(server, release, tmp_path):
+    """A checkpoint that is pinned and has changed is not converted; it says what to do."""
+    pinned = dataclasses.replace(release, checkpoint=dataclasses.replace(release.checkpoint, sha256="0" * 64))
+    with pytest.raises(HubError, match=r"is not the released tiny\.pth: its sha256 is .*, not 0000"):
+        pull(pinned, tmp_path / "out", lists_url=server.url)
+    assert not (tmp_path / "out").exists()
+
+
+def test_pinned_checkpoint_on_disk_needs_no_network(server, release, tmp_path, monkeypatch, tiny_tag2text_release):
+    """With its checksum known beforehand, nobody is asked about a file that is there."""
+    files = [release.checkpoint, release.tokenizer]
+    known = [dataclasses.replace(file, sha256=_sha256(server.files[file.name])) for file in files]
+    pinned = dataclasses.replace(release, checkpoint=known[0], tokenizer=known[1])
+    pull(pinned, tmp_path / "one", lists_url=server.url)
+    server.requests.clear()
+    pulled = pull(pinned, tmp_path / "two", lists=tiny_tag2text_release.tags.parent)
+    assert server.requests == []
+    assert pulled.revision == COMMIT
+
+
+def test_text_model_arrives_and_goes_on(server, tmp_path, tiny_clip):
+    """`model pull clip` fetches the files that open tags need, and takes up a part."""
+    names = [path.name for path in tiny_clip.iterdir()]
+    server.files |= {path.name: path for path in tiny_clip.iterdir()} | {"flax_model.msgpack": tiny_clip}
+    server.siblings = [*names, "flax_model.msgpack"]
+    out = tmp_path / "clip"
+    out.mkdir()
+    weights = (tiny_clip / "model.safetensors").read_bytes()
+    (out / "model.safetensors.part").write_bytes(weights[:1000])
+    hub.pull_text_model(out, "someone/clip")
+    assert (out / "model.safetensors").read_bytes() == weights
+    assert "bytes=1000-" in [request[2] for request in server.requests]
+    assert not (out / "flax_model.msgpack").exists()
+    assert TextTower(out, cache=tmp_path / "cache").encode(["dog"]).shape == (1, 512)
 
 
 def test_list_with_another_checksum_is_refused(server, release, tmp_path):

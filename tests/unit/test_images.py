@@ -201,7 +201,17 @@ def test_every_cut_is_an_error(name, mode):
     assert {kind for cut, kind in kinds.items() if cut >= 40} == {"truncated"}
 
 
-@pytest.mark.parametrize("name", ["jpeg", "jpeg progressive", "png", "gif", "webp", "bmp", "tiff", "ppm", "avif"])
+def test_format_that_this_pillow_lacks_is_unsupported(monkeypatch):
+    """Pillow before 11.3 reads no AVIF; such a file is a reject with the reason."""
+    monkeypatch.delitem(images._OPENERS, "PNG")
+    error = error_of(FILES["png"])
+    assert error.kind == ImageErrorKind.UNSUPPORTED
+    assert error.detail == "PNG needs a newer Pillow than is installed"
+
+
+@pytest.mark.parametrize(
+    "name", [n for n in FILES if n in ("jpeg", "jpeg progressive", "png", "gif", "webp", "bmp", "tiff", "ppm", "avif")]
+)
 def test_bytes_behind_the_end_do_no_harm(name):
     """Trailing bytes, which cameras and servers add, are not damage."""
     for tail in (b"\0" * 7, b"\r\n", b"<!-- served by -->"):

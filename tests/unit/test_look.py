@@ -5,10 +5,13 @@ import json
 import goldens
 import numpy as np
 import pytest
+import torch
 import typer
 from typer.testing import CliRunner
 
 from jobs.look import look
+from ramcore import text_tagger
+from ramcore.convert import convert_checkpoint
 
 app = typer.Typer()
 app.command()(look)
@@ -112,3 +115,48 @@ def test_demo_bundle_is_said_to_be_one(tiny_bundle, picture, tmp_path):
     result = _look(picture, "--model", demo, "--json")
     assert "knows drawn scenes only" in " ".join(result.stderr.split())
     assert json.loads(result.stdout)
+
+
+def test_open_tags_run_the_image_encoder_once(tiny_bundle, tiny_clip, picture, tmp_path, monkeypatch):
+    """The encoder is most of the work, and both vocabularies look at the same picture."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "d.txt").write_text("zebra\nokapi\n")
+    calls = []
+    visual_tokens = text_tagger.visual_tokens
+    monkeypatch.setattr(text_tagger, "visual_tokens", lambda *a: calls.append(1) or visual_tokens(*a))
+    _look(picture, "--descriptions", tmp_path / "d.txt", "--text-model", tiny_clip, "--model", tiny_bundle)
+    assert len(calls) == 1
+
+
+def test_templates_make_the_texts_of_names(tiny_bundle, tiny_clip, picture, tmp_path, monkeypatch):
+    """--templates gives the open tags that descriptions with the same texts give."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    names = [f"tag {n}" for n in range(30)]
+    (tmp_path / "d.txt").write_text("\n".join(names))
+    (tmp_path / "t.txt").write_text("one {name}\nno {name}\n")
+    (tmp_path / "d.json").write_text(json.dumps([{name: [f"one {name}", f"no {name}"]} for name in names]))
+    common = [picture, "--text-model", tiny_clip, "--model", tiny_bundle, "--json"]
+    filled = _look(*common, "--descriptions", tmp_path / "d.txt", "--templates", tmp_path / "t.txt").stdout
+    written = _look(*common, "--descriptions", tmp_path / "d.json").stdout
+    assert filled == written
+    # Kept under a name made of the texts: the second run found those of the first.
+    assert len(list((tmp_path / "cache").rglob("*.npy"))) == 1
+
+
+def test_many_stored_bytes_are_warned_of(tiny_bundle, picture, monkeypatch):
+    """Above 2 KB per image the remedy is named on standard error, as after a run."""
+    assert "output.top_k" not in _look(picture, "--model", tiny_bundle).stderr
+    monkeypatch.setattr("pipeline.stored_size.HEAVY_BYTES", 8)
+    assert "output.score_floor=auto and output.top_k=128" in " ".join(
+        _look(picture, "--model", tiny_bundle).stderr.split()
+    )
+
+
+def test_scores_that_are_not_finite_are_an_error(tiny_release, picture, tmp_path):
+    """A damaged model does not look like a picture without tags."""
+    state = torch.load(tiny_release.checkpoint, weights_only=True)["model"]
+    torch.save(state | {"fc.weight": state["fc.weight"] * float("nan")}, tmp_path / "nan.pth")
+    convert_checkpoint("ram_plus", tmp_path / "nan.pth", tiny_release.tags, tmp_path / "nan")
+    result = _look(picture, "--model", tmp_path / "nan")
+    assert result.exit_code == 2
+    assert "scores are not finite" in result.stderr

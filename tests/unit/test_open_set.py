@@ -1,5 +1,6 @@
 """Open tags: descriptions, prompts, the text tower and its cache, taggers for them."""
 
+import dataclasses
 import json
 import shutil
 
@@ -10,11 +11,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
 import ramcore
 from ramcore.descriptions import prompts, read_descriptions, read_templates
 from ramcore.errors import BundleError, VocabularyError
 from ramcore.open_set import label_embeddings, open_set_tagger
+from ramcore.ram import Ram
 from ramcore.text_tower import TextTower, default_cache
 
 DESCRIPTIONS = {"zebra": ("a striped horse", "black and white stripes"), "igloo": ("a house of snow",)}
@@ -196,3 +199,46 @@ def test_text_model_of_another_width_is_refused(tmp_path):
     tower = TextTower(clip.save_tiny_clip(tmp_path / "narrow", width=64), cache=tmp_path)
     with pytest.raises(VocabularyError, match="gives 64 channels, the bundle takes 512"):
         label_embeddings(goldens.tiny_config(), DESCRIPTIONS, tower)
+
+
+def test_folder_of_another_model_is_no_text_model(tiny_bundle, tmp_path):
+    """Weights that are not there are not made up, as transformers would."""
+    with pytest.raises(BundleError, match="is no CLIP text model"):
+        TextTower(tiny_bundle, cache=tmp_path).encode(["dog"])
+
+
+def test_json_that_is_nested_too_deeply_is_refused(tmp_path):
+    """No RecursionError reaches a user."""
+    (tmp_path / "d.json").write_text("[" * 100_000)
+    with pytest.raises(VocabularyError, match=r"d\.json is not JSON"):
+        read_descriptions(tmp_path / "d.json")
+
+
+def test_open_set_ram_takes_the_mean_direction_of_its_texts(tiny_ram_bundle, tiny_clip, tmp_path):
+    """A tag's embedding is the average of CLIP's unit vectors, brought to unit length: by transformers alone."""
+    tagger = ramcore.load(tiny_ram_bundle, device="cpu")
+    texts = {"zebra": ("a striped horse", "black and white"), "okapi": ("a shy giraffe",)}
+    ours, counts = label_embeddings(tagger.config, texts, TextTower(tiny_clip, cache=tmp_path))
+    tokenizer, model = CLIPTokenizer.from_pretrained(tiny_clip), CLIPTextModelWithProjection.from_pretrained(tiny_clip)
+    for row, name in zip(ours, texts, strict=True):
+        vectors = []
+        for text in texts[name]:
+            with torch.no_grad():
+                vector = model(**tokenizer(text, return_tensors="pt")).text_embeds[0].double().numpy()
+            vectors.append(vector / np.linalg.norm(vector))
+        mean = np.mean(vectors, axis=0)
+        np.testing.assert_allclose(row, mean / np.linalg.norm(mean), atol=1e-6)
+    assert counts == [1, 1]
+
+
+def test_open_set_head_is_a_closed_head_with_these_embeddings(tiny_ram_bundle, tiny_clip, tmp_path):
+    """An open RAM is, number for number, a RAM whose file holds these rows as label_embed."""
+    tagger, tower = ramcore.load(tiny_ram_bundle, device="cpu"), TextTower(tiny_clip, cache=tmp_path)
+    texts = {"zebra": ("a striped horse", "black and white"), "okapi": ("a shy giraffe",)}
+    rows = torch.from_numpy(label_embeddings(tagger.config, texts, tower)[0])
+    config = dataclasses.replace(tagger.config, num_tags=2)
+    closed = Ram.from_state(config, tagger.model.state_dict() | {"label_embed": rows})
+    golden = goldens.load_golden("tiny_ram")
+    with torch.no_grad():
+        expected = closed(torch.from_numpy(golden["preproc"]))
+    assert torch.equal(open_set_tagger(tagger, texts, tower).logits(goldens.model_pixels(golden)), expected)

@@ -3,7 +3,6 @@
 import json
 
 import goldens
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -42,7 +41,7 @@ def test_referee_is_the_reference_in_float64(kind, bundle):
     """Our float64 logits are those that the reference computed in float64, so the referee is no float32 in disguise."""
     golden = goldens.load_golden(f"tiny_{kind}")
     tagger = _load(bundle)
-    pixels = np.stack([tagger.pixels(goldens.as_picture(golden[f"image{n}"])) for n in range(2)])
+    pixels = goldens.model_pixels(golden)
     referee = parity._referee_logits(tagger, pixels)
     assert referee.dtype == torch.float64
     # The reference normalised in float64, we take the pixels as the models get them, normalised in float32.

@@ -27,6 +27,7 @@ from pipeline.tables import IMAGE_FIELDS, to_parquet, with_attempt
 from pipeline.tagging import tag_table, tagged_part
 from pipeline.thresholds import Thresholds, parse_thresholds
 from ramcore.bundle import read_config
+from ramcore.errors import VocabularyError
 from ramcore.vocabulary import Vocabulary
 
 IMAGES, CHUNK_ROWS = 60, 16
@@ -144,7 +145,7 @@ def test_a_list_has_a_threshold_for_each_tag(make_run: MakeRun, tmp_path: Path) 
 def test_files_that_do_not_fit_say_why(make_run: MakeRun, tmp_path: Path, name: str, text: str, message: str) -> None:
     """File, value and remedy; nothing is written."""
     (tmp_path / name).write_text(text)
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises((ConfigError, VocabularyError), match=message):
         rethreshold(make_run(), tmp_path / "new", Rules(parse_thresholds(None, tmp_path / name)))
     assert not (tmp_path / "new").exists()
 

@@ -5,13 +5,13 @@ from random import Random
 import numpy as np
 import pytest
 
-from ramcore import scenes
-from ramcore.demo_pictures import choose_seeds
-from ramcore.scene_backgrounds import REGION_TAGS
-from ramcore.scene_canvas import COLOURS, Canvas, Pen, mix_paint
-from ramcore.scene_stream import SPLITS, scene_seeds, stream_batches
-from ramcore.scene_things import OUTLINES, THINGS, TURNS
-from ramcore.scenes import SCENE_TAGS, TAG_NAMES, draw_batch, draw_located_batch, draw_scene
+from ramcore.scenes import drawing
+from ramcore.scenes.backgrounds import REGION_TAGS
+from ramcore.scenes.canvas import COLOURS, Canvas, Pen, mix_paint
+from ramcore.scenes.demo_pictures import choose_seeds
+from ramcore.scenes.drawing import SCENE_TAGS, TAG_NAMES, draw_batch, draw_located_batch, draw_scene
+from ramcore.scenes.stream import SPLITS, scene_seeds, stream_batches
+from ramcore.scenes.things import OUTLINES, THINGS, TURNS
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def _compose(draw):
     canvas.polygon([(0, 0), (1, 0), (1, 1), (0, 1)], sheet)
     pen = Pen(canvas, len(REGION_TAGS), (0.5, 0.5), 0.2)
     pen.polygon(OUTLINES["circle"], mix_paint(Random(0), "red"))
-    composition = scenes._Composition(canvas, scenes.Background())
+    composition = drawing._Composition(canvas, drawing.Background())
     composition.objects.append("circle")
     composition.drawn.append(int(canvas.owner_pixels(len(REGION_TAGS) + 1)[-1]))
     draw(canvas)
@@ -80,10 +80,10 @@ def _cover(share):
 
 def test_only_what_is_visible_is_labelled():
     """Seen whole: labelled. Half hidden: the scene is refused, because people could disagree."""
-    assert set(scenes._labels(_compose(_cover(0.0)))) == {"circle", "red", "one object"}
-    assert set(scenes._labels(_compose(_cover(0.2)))) == {"circle", "red", "one object"}
-    assert scenes._labels(_compose(_cover(0.55))) is None
-    assert scenes._labels(_compose(_cover(1.0))) is None
+    assert set(drawing._labels(_compose(_cover(0.0)))) == {"circle", "red", "one object"}
+    assert set(drawing._labels(_compose(_cover(0.2)))) == {"circle", "red", "one object"}
+    assert drawing._labels(_compose(_cover(0.55))) is None
+    assert drawing._labels(_compose(_cover(1.0))) is None
 
 
 def test_a_few_pixels_of_a_colour_are_no_label():
@@ -96,9 +96,9 @@ def test_a_few_pixels_of_a_colour_are_no_label():
 
         return draw
 
-    assert "green" not in scenes._labels(_compose(patch(0.03)))
-    assert scenes._labels(_compose(patch(0.08))) is None
-    assert "green" in scenes._labels(_compose(patch(0.2)))
+    assert "green" not in drawing._labels(_compose(patch(0.03)))
+    assert drawing._labels(_compose(patch(0.08))) is None
+    assert "green" in drawing._labels(_compose(patch(0.2)))
 
 
 def test_colours_look_as_their_names_say():

@@ -33,8 +33,7 @@ def _png(picture):
 
 def test_scores_are_the_sigmoid_of_the_golden_logits(tagger, tiny_golden):
     """uint8 in, float32 scores out, one row per image."""
-    pixels = np.stack([tagger.pixels(Image.fromarray(tiny_golden[f"image{n}"])) for n in range(2)])
-    scores = tagger.scores(pixels)
+    scores = tagger.scores(goldens.model_pixels(tiny_golden))
     assert scores.dtype == torch.float32
     assert not scores.requires_grad
     np.testing.assert_allclose(scores, 1 / (1 + np.exp(-tiny_golden["logits_f64"])), rtol=0, atol=1.5e-5)

@@ -12,15 +12,16 @@ from typer.testing import CliRunner
 
 import ramcore.bundle
 from jobs.main import app
-from ramcore.bundle import demo_bundle, load
+from ramcore.bundle import demo_bundle
 from ramcore.config import SwinConfig
 from ramcore.errors import BundleError
 from ramcore.fit import TrainConfig, build_model, demo_model_config, fit, learning_rate, predict
+from ramcore.loading import load
 from ramcore.metrics import mean_average_precision
-from ramcore.scene_backgrounds import REGION_TAGS
-from ramcore.scene_stream import scene_seeds
-from ramcore.scene_words import description_vectors
-from ramcore.scenes import SCENE_TAGS, TAG_NAMES, draw_batch
+from ramcore.scenes.backgrounds import REGION_TAGS
+from ramcore.scenes.drawing import SCENE_TAGS, TAG_NAMES, draw_batch
+from ramcore.scenes.stream import scene_seeds
+from ramcore.scenes.words import description_vectors
 from ramcore.train import train
 
 BUNDLE_LIMIT_BYTES = 8 * 1024**2
@@ -135,7 +136,7 @@ def test_demo_bundle_is_small_and_says_what_it_is():
 
 def test_demo_bundle_recognises_fresh_scenes():
     """mAP of at least 0.85 on scenes that no training, calibration or measurement used."""
-    images, targets = draw_batch(scene_seeds("validation", 400, start=1 << 24), 96)
+    images, targets = draw_batch(scene_seeds("validation", 200, start=1 << 24), 96)
     scores = np.asarray(load(device="cpu").scores(images))
     assert mean_average_precision(scores, targets).mean >= 0.85
 

@@ -91,7 +91,7 @@ def test_bad_threshold_names_its_line(tmp_path, value):
     """What is no number in (0, 1] is found with file and line."""
     tags = _write(tmp_path, "tags.txt", "dog\ncat\n")
     thresholds = _write(tmp_path, "thresholds.txt", f"0.5\n{value}\n")
-    with pytest.raises(VocabularyError, match=r"thresholds\.txt line 2: threshold"):
+    with pytest.raises(VocabularyError, match=rf"thresholds\.txt line 2: '{value}' is no threshold: give"):
         Vocabulary.from_lists(tags, thresholds_file=thresholds)
 
 
@@ -122,7 +122,7 @@ def test_missing_and_foreign_files_are_named(tmp_path):
         ("tag,threshold\n", "the header is"),
         ("0,dog,狗\n", "line 2 has 3 columns"),
         ("0,dog,狗,0.5\n2,cat,,0.5\n", "line 3: tag_id is '2', it must be 1"),
-        ("0,dog,狗,often\n", "line 2: threshold 'often'"),
+        ("0,dog,狗,often\n", "line 2: 'often' is no threshold"),
         ('0,"dog,狗,0.5\n', "is not CSV"),
         ("0,dog ,狗,0.5\n", "tag 0 is 'dog '"),
     ],

@@ -8,8 +8,8 @@ from collections.abc import Generator
 from concurrent.futures import Future, ProcessPoolExecutor
 from multiprocessing.process import BaseProcess
 
-from ramcore.scene_canvas import Pixels
-from ramcore.scenes import Targets, draw_located_batch
+from ramcore.scenes.canvas import Pixels
+from ramcore.scenes.drawing import Targets, draw_located_batch
 
 Batch = tuple[Pixels, Targets, Targets]
 
@@ -38,7 +38,7 @@ def stream_batches(
     """Batches of fresh training scenes, always the same ones in the same order for the same `run`.
 
     Yields images uint8 [batch_size, size, size, 3], targets float32 [batch_size, tags] and where they are,
-    float32 [batch_size, grid², tags] (`ramcore.scenes.draw_located_batch`). workers: drawing
+    float32 [batch_size, grid², tags] (`ramcore.scenes.drawing.draw_located_batch`). workers: drawing
     processes, 0 draws in this one; easy: how many of the first batches have mostly big single objects; ahead:
     batches drawn in advance.
     """

@@ -1,6 +1,6 @@
 """The demo pictures: unseen drawn scenes with their labels, and broken files as every collection has them.
 
-    python -m ramcore.demo_pictures OUT
+    python -m ramcore.scenes.demo_pictures OUT
 
 writes OUT/pictures/scene_00.jpg … and OUT/labels.json. The photographs beside them are not made here
 (see NOTICE.md in that folder).
@@ -14,8 +14,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from ramcore.scene_stream import scene_seeds
-from ramcore.scenes import TAG_NAMES, Scene, draw_scene
+from ramcore.scenes.drawing import TAG_NAMES, Scene, draw_scene
+from ramcore.scenes.stream import scene_seeds
 
 PICTURE_SIZE = 400
 NUM_PICTURES = 40
@@ -75,5 +75,5 @@ def _write_broken(folder: Path, scene: Scene) -> None:
 
 if __name__ == "__main__":
     if len(sys.argv) != 2:
-        sys.exit("usage: python -m ramcore.demo_pictures OUT")
+        sys.exit("usage: python -m ramcore.scenes.demo_pictures OUT")
     write_demo_pictures(Path(sys.argv[1]))

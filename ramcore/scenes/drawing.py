@@ -1,7 +1,7 @@
 """Drawn scenes with exact labels: what the demo model learns from and is measured on.
 
 `draw_scene(seed, size)` composes shapes and things on a background, draws them on a map of parts
-(`ramcore.scene_canvas`), and labels only what can be seen:
+(`ramcore.scenes.canvas`), and labels only what can be seen:
 
 - an object counts when at least 60 % of it is visible after everything in front of it was drawn;
 - a colour counts when it covers at least 1 % of the picture;
@@ -18,10 +18,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFilter
 
-from ramcore.scene_backgrounds import REGION_TAGS, Background, draw_background
-from ramcore.scene_canvas import Canvas, Pen, Pixels, Point
-from ramcore.scene_tags import SCENE_TAGS, TAG_NAMES, SceneTag
-from ramcore.scene_things import OUTLINES, PATTERNED, THINGS, TURNS, draw_outline
+from ramcore.scenes.backgrounds import REGION_TAGS, Background, draw_background
+from ramcore.scenes.canvas import Canvas, Pen, Pixels, Point
+from ramcore.scenes.tags import SCENE_TAGS, TAG_NAMES, SceneTag
+from ramcore.scenes.things import OUTLINES, PATTERNED, THINGS, TURNS, draw_outline
 
 __all__ = ["SCENE_TAGS", "TAG_NAMES", "Scene", "SceneTag", "draw_scene"]
 

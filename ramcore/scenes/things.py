@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from random import Random
 
-from ramcore.scene_canvas import COLOURS, Pen, Point, ellipse_points, mix_paint, shade
+from ramcore.scenes.canvas import COLOURS, Pen, Point, ellipse_points, mix_paint, shade
 
 Excluded = frozenset[str]
 

@@ -5,7 +5,7 @@ from random import Random
 
 import numpy as np
 
-from ramcore.scene_canvas import Canvas, Paint, Point, mix_paint, pattern_parts, shade
+from ramcore.scenes.canvas import Canvas, Paint, Point, mix_paint, pattern_parts, shade
 
 REGION_TAGS = ("sky", "night", "grass", "sand", "sea", "snow", "mountain", "brick wall", "")
 """Owners of background parts by number; the last is everything that has no tag of its own."""
