@@ -194,7 +194,7 @@ class SlotPolicy:
         card, profile = card_of(node), self._profile(node, facts)
         replicas = self.replicas_per_gpu.get(card)
         names = {card, *(gpu.name for gpu in facts.gpus), *(profile.names if profile else ())}
-        found = None if any(gpu.mig for gpu in facts.gpus) else self._measured(names, dtype)
+        found = None if any(gpu.mig for gpu in facts.gpus) else self._measured(names, dtype, vram)
         if (
             found is not None
             and replicas in (None, found.replicas)
@@ -205,8 +205,8 @@ class SlotPolicy:
             return size, True
         return size_card(vram, self.load, dtype, profile, self.microbatch, replicas, most_replicas), False
 
-    def _measured(self, names: set[str], dtype: str) -> MeasuredProfile | None:
-        return self.table.find_measured(names, self.load.bundle_hash, dtype)
+    def _measured(self, names: set[str], dtype: str, vram: int | None) -> MeasuredProfile | None:
+        return self.table.find_measured(names, self.load.bundle_hash, dtype, vram)
 
     def _profile(self, node: Mapping[str, Any], facts: NodeFacts) -> CardProfile | None:
         """The profile of a node's cards; None for one that is not known and for slices of one.
@@ -246,7 +246,7 @@ class SlotPolicy:
             why = f"a replica needs {each / GIB:.1f} GiB, and {memory / GIB:.1f} GiB of its memory are for replicas"
             return _Offer(unusable=why)
         threads = free // replicas
-        measured = self._measured({facts.cpu}, dtype)
+        measured = self._measured({facts.cpu}, dtype, None)
         microbatch = self.microbatch
         if microbatch == "auto":
             microbatch = measured.microbatch if measured else _CPU_MICROBATCH
