@@ -168,12 +168,18 @@ def requested_cards(config: Config) -> Iterator[None]:
 
 
 def request_cards(cards: Mapping[str, int]) -> None:
-    """Ask the autoscaler for so many GPUs of each card, by Ray's names; where there is none, nothing happens."""
+    """Ask the autoscaler for so many GPUs of each card, by Ray's names; where there is none, nothing happens.
+
+    The first version of the autoscaler passes label selectors over: it is told of the card by a resource, which
+    clusters of the second (KubeRay) do not declare.
+    """
     from ray.autoscaler.sdk import request_resources
+    from ray.autoscaler.v2.utils import is_autoscaler_v2
 
     wanted = [card for card, count in cards.items() for _ in range(count)]
+    by_label = is_autoscaler_v2()  # type: ignore[no-untyped-call]
     request_resources(
-        bundles=[{"GPU": 1} for _ in wanted],
+        bundles=[{"GPU": 1} if by_label else {"GPU": 1, f"accelerator_type:{card}": 0.001} for card in wanted],
         bundle_label_selectors=[{"ray.io/accelerator-type": card} for card in wanted],
     )
 
