@@ -177,7 +177,7 @@ def request_cards(cards: Mapping[str, int]) -> None:
     from ray.autoscaler.v2.utils import is_autoscaler_v2
 
     wanted = [card for card, count in cards.items() for _ in range(count)]
-    by_label = is_autoscaler_v2()  # type: ignore[no-untyped-call]
+    by_label = is_autoscaler_v2()
     request_resources(
         bundles=[{"GPU": 1} if by_label else {"GPU": 1, f"accelerator_type:{card}": 0.001} for card in wanted],
         bundle_label_selectors=[{"ray.io/accelerator-type": card} for card in wanted],
