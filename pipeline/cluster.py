@@ -115,7 +115,7 @@ def survey(config: Config, load: ModelLoad, planned_dtype: str | None, proof: Pr
     """
     table = load_profiles(config.fleet.profiles)
     facts: dict[str, NodeFacts] = {}
-    give_up = time.monotonic() + config.fleet.stall_timeout_s
+    give_up, said = time.monotonic() + config.fleet.stall_timeout_s, False
     while True:
         nodes = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
         facts |= read_nodes([node for node in nodes if node["NodeID"] not in facts], proof)
@@ -138,19 +138,25 @@ def survey(config: Config, load: ModelLoad, planned_dtype: str | None, proof: Pr
             return shape
         if not config.fleet.request:
             raise ClusterError(_too_little(shape, config))
+        if not console.is_terminal and not said:
+            console.print(f"Waiting for cards: {_asked(config)}")
+        said = True
         _wait_for_cards(shape, config, give_up, console)
+
+
+def _asked(config: Config) -> str:
+    return "asked for " + ", ".join(f"{count} × {card}" for card, count in config.fleet.request.items())
 
 
 def _wait_for_cards(shape: ClusterShape, config: Config, give_up: float, console: Console) -> None:
     """A moment's pause. Raises StalledError once there has been time enough."""
-    left = give_up - time.monotonic()
-    asked = ", ".join(f"{count} × {card}" for card, count in config.fleet.request.items())
+    left, asked = give_up - time.monotonic(), _asked(config)
     if left <= 0:
         raise StalledError(
-            f"no card came within fleet.stall_timeout_s={config.fleet.stall_timeout_s:g}: asked for {asked} "
+            f"no card came within fleet.stall_timeout_s={config.fleet.stall_timeout_s:g}: {asked} "
             f"(fleet.request), {_there(shape)}. Run the same command again when the cluster has them"
         )
-    with console.status(f"waiting for cards, {left:.0f} s at most: asked for {asked}; {_there(shape)}"):
+    with console.status(f"waiting for cards, {left:.0f} s at most: {asked}; {_there(shape)}"):
         time.sleep(min(_POLL_S, left))
 
 

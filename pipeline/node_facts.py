@@ -138,7 +138,7 @@ def read_nodes(
     here = ray.get_runtime_context().get_node_id()
     others = {str(node["NodeID"]): node for node in nodes if node["Alive"] and node["NodeID"] != here}
     reading = {node_id: start_reading(node_id, proof) for node_id in others}
-    facts = {here: read_node(proof)}
+    facts = {here: read_node(proof)} if any(node["NodeID"] == here for node in nodes) else {}
     answered, _ = ray.wait(list(reading.values()), num_returns=len(reading), timeout=timeout_s) if reading else ([], [])
     for node_id, reference in reading.items():
         if reference not in answered:
@@ -251,14 +251,16 @@ def _input_witnesses(input: str) -> Iterator[Witness]:
     path = Path(rest if separator else input).absolute()
     if is_glob(str(path)) and not path.exists():
         path = Path(split_glob(str(path))[0])
-    if path.is_dir():
-        yield Witness("INPUT", str(path))
-        with os.scandir(path) as entries:
-            samples = list(islice((entry.path for entry in entries if entry.is_file()), _SAMPLED_IMAGES))
-    else:
-        samples = _local_images(input)
+    samples: list[str] = []
+    with suppress(OSError):  # not there any more, or not to be read: other parts of the run say so if they need it
+        if path.is_dir():
+            yield Witness("INPUT", str(path))
+            with os.scandir(path) as entries:
+                samples = list(islice((entry.path for entry in entries if entry.is_file()), _SAMPLED_IMAGES))
+        else:
+            samples = _local_images(input)
     for sample in samples:
-        with suppress(FileNotFoundError):  # such a row will be a reject
+        with suppress(OSError):  # such a row will be a reject
             yield _witness("INPUT", Path(sample))
 
 

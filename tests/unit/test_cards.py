@@ -147,6 +147,15 @@ def test_cards_too_old_for_pytorch_are_not_used() -> None:
     assert whys(POLICY, nodes, facts) == ["compute capability 7.0, and its PyTorch needs 7.5 or newer"]
 
 
+def test_cpus_stand_in_for_cards_of_no_use() -> None:
+    """With fleet.use_cpu=true a node whose card is too old works as one without."""
+    nodes = [node("a", 8, gpus=1, card="V100")]
+    facts = facts_of(nodes, gpus=(gpu("Tesla V100-SXM2-16GB", 16, (7, 0)),), least_capability=(7, 5))
+    policy = replace(POLICY, device="both", dtype="fp32")
+    assert {slot.placement.device for slot in policy.slots(nodes, facts)} == {"cpu"}
+    assert policy.preferred(nodes, facts) == {("cpu", "fp32")}
+
+
 def test_what_is_too_small_or_unknown_is_named_with_a_remedy() -> None:
     """A card of 1 GiB, one of which nothing is known, a node without memory for a process."""
     nodes = [
