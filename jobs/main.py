@@ -5,6 +5,7 @@ import sys
 
 import typer
 
+import jobs.calibrate
 import jobs.finalize
 import jobs.fleet
 import jobs.look
@@ -24,6 +25,7 @@ app.command("tag")(jobs.tag.tag)
 app.command("look")(jobs.look.look)
 app.command("finalize")(jobs.finalize.finalize)
 app.command("fleet")(jobs.fleet.fleet)
+app.command("calibrate")(jobs.calibrate.calibrate)
 app.command("threshold")(jobs.threshold.threshold)
 app.command("train")(jobs.train.train)
 app.add_typer(jobs.model.app, name="model")

@@ -15,6 +15,9 @@ from pipeline.errors import ConfigError
 
 GIB = 2**30
 
+_MEMORY_TOLERANCE = 0.08
+"""Drivers, error correction and nominal sizes differ by less; memory sizes of one name of card by more."""
+
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 Text = Annotated[str, Field(min_length=1)]
@@ -113,12 +116,17 @@ class CardTable:
             return min(candidates, key=lambda profile: profile.vram_gib)
         return min(candidates, key=lambda profile: abs(profile.vram_gib * GIB - vram_bytes))
 
-    def find_measured(self, names: Iterable[str], model: str, dtype: str) -> MeasuredProfile | None:
-        """What was measured on a device of any of these names with this model; replicas do not compile theirs."""
+    def find_measured(
+        self, names: Iterable[str], model: str, dtype: str, vram_bytes: int | None = None
+    ) -> MeasuredProfile | None:
+        """What was measured on a device of any of these names with this model; replicas do not compile theirs.
+
+        vram_bytes: of the card, None for a CPU; cards of one name may have more or less of it.
+        """
         plain = {_plain(name) for name in names}
         for profile in self.measured:
             same_work = (profile.model, profile.dtype, profile.compiled) == (model, dtype, False)
-            if same_work and _plain(profile.name) in plain:
+            if same_work and _plain(profile.name) in plain and _same_memory(profile, vram_bytes):
                 return profile
         return None
 
@@ -162,6 +170,12 @@ def parse_profiles(text: str, source: str) -> CardTable:
 def _shipped() -> CardTable:
     file = resources.files("pipeline") / "card_profiles.yaml"
     return parse_profiles(file.read_text(encoding="utf-8"), "card_profiles.yaml")
+
+
+def _same_memory(profile: MeasuredProfile, vram_bytes: int | None) -> bool:
+    if profile.vram_gib is None or vram_bytes is None:
+        return profile.vram_gib is None and vram_bytes is None
+    return abs(profile.vram_gib * GIB - vram_bytes) <= _MEMORY_TOLERANCE * vram_bytes
 
 
 def _plain(name: str) -> str:

@@ -124,9 +124,9 @@ class SlotPolicy:
     def preferred(self, nodes: Sequence[Mapping[str, Any]], facts: Mapping[str, NodeFacts]) -> set[tuple[str, str]]:
         """Device and number type that suit each place best, of "cuda" and "cpu"."""
         return {
-            (device, self._best_dtype(device, node, facts[node["NodeID"]]))
+            (device, self._best_dtype(device, node, fact))
             for node in _alive(nodes)
-            if node["NodeID"] in facts and (device := self._device(node)) is not None
+            if (fact := facts.get(node["NodeID"])) is not None and (device := self._device(node, fact)) is not None
         }
 
     def vram_bytes(self, node: Mapping[str, Any], facts: NodeFacts) -> int | None:
@@ -143,15 +143,16 @@ class SlotPolicy:
     def _offer(self, node: Mapping[str, Any], facts: NodeFacts) -> _Offer:
         if facts.silent is not None or facts.unseen:
             return _Offer(unusable=facts.silent or "; ".join(facts.unseen))
-        device = self._device(node)
+        device = self._device(node, facts)
         if device is None:
             return _Offer()
         dtype = self._best_dtype(device, node, facts) if self.mixed_dtype else self.dtype
         return self._on_cards(node, facts, dtype) if device == "cuda" else self._on_cpus(node, facts, dtype)
 
-    def _device(self, node: Mapping[str, Any]) -> Literal["cuda", "cpu"] | None:
-        """What replicas use of the node; a node with cards keeps its CPUs for decoding."""
-        if _gpus(node) and self.device != "cpu":
+    def _device(self, node: Mapping[str, Any], facts: NodeFacts) -> Literal["cuda", "cpu"] | None:
+        """What replicas use of the node; one with cards that are of use keeps its CPUs for decoding."""
+        hopeless = self.device == "both" and self._hopeless(node, facts) is not None
+        if _gpus(node) and self.device != "cpu" and not hopeless:
             return "cuda"
         return "cpu" if self.device != "cuda" else None
 
@@ -167,12 +168,9 @@ class SlotPolicy:
     # ---- cards ----
 
     def _on_cards(self, node: Mapping[str, Any], facts: NodeFacts, dtype: str) -> _Offer:
-        vram = self._vram(node, facts)
-        if vram is None:
-            why = f"its memory cannot be read (no NVIDIA driver answers): give the node a label {VRAM_LABEL}"
-            return _Offer(unusable=why)
-        if (old := _too_old(facts)) is not None:
-            return _Offer(unusable=old)
+        vram, problem = self._vram(node, facts), self._hopeless(node, facts)
+        if vram is None or problem is not None:
+            return _Offer(unusable=problem)
         gpus, processes = _gpus(node), _card_processes(node)
         used = min(gpus, processes)
         if not used:
@@ -187,6 +185,12 @@ class SlotPolicy:
         left = f"{gpus - used} of {gpus} cards: its memory holds {processes} replica(s)" if used < gpus else None
         return _Offer([place] * (used * size.replicas), each, measured, left)
 
+    def _hopeless(self, node: Mapping[str, Any], facts: NodeFacts) -> str | None:
+        """Why the node's cards can be of no use, whatever the model, if so."""
+        if self._vram(node, facts) is None:
+            return f"its memory cannot be read (no NVIDIA driver answers): give the node a label {VRAM_LABEL}"
+        return _too_old(facts)
+
     def _size(
         self, node: Mapping[str, Any], facts: NodeFacts, vram: int, dtype: str, most_replicas: int
     ) -> tuple[CardSize | str, bool]:
@@ -194,7 +198,7 @@ class SlotPolicy:
         card, profile = card_of(node), self._profile(node, facts)
         replicas = self.replicas_per_gpu.get(card)
         names = {card, *(gpu.name for gpu in facts.gpus), *(profile.names if profile else ())}
-        found = None if any(gpu.mig for gpu in facts.gpus) else self._measured(names, dtype)
+        found = None if any(gpu.mig for gpu in facts.gpus) else self._measured(names, dtype, vram)
         if (
             found is not None
             and replicas in (None, found.replicas)
@@ -205,8 +209,8 @@ class SlotPolicy:
             return size, True
         return size_card(vram, self.load, dtype, profile, self.microbatch, replicas, most_replicas), False
 
-    def _measured(self, names: set[str], dtype: str) -> MeasuredProfile | None:
-        return self.table.find_measured(names, self.load.bundle_hash, dtype)
+    def _measured(self, names: set[str], dtype: str, vram: int | None) -> MeasuredProfile | None:
+        return self.table.find_measured(names, self.load.bundle_hash, dtype, vram)
 
     def _profile(self, node: Mapping[str, Any], facts: NodeFacts) -> CardProfile | None:
         """The profile of a node's cards; None for one that is not known and for slices of one.
@@ -246,7 +250,7 @@ class SlotPolicy:
             why = f"a replica needs {each / GIB:.1f} GiB, and {memory / GIB:.1f} GiB of its memory are for replicas"
             return _Offer(unusable=why)
         threads = free // replicas
-        measured = self._measured({facts.cpu}, dtype)
+        measured = self._measured({facts.cpu}, dtype, None)
         microbatch = self.microbatch
         if microbatch == "auto":
             microbatch = measured.microbatch if measured else _CPU_MICROBATCH

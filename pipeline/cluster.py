@@ -124,7 +124,7 @@ def survey(config: Config, load: ModelLoad, planned_dtype: str | None, proof: Pr
     """
     table = load_profiles(config.fleet.profiles)
     facts: dict[str, NodeFacts] = {}
-    give_up = time.monotonic() + config.fleet.stall_timeout_s
+    give_up, said = time.monotonic() + config.fleet.stall_timeout_s, False
     while True:
         nodes = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
         facts |= read_nodes([node for node in nodes if node["NodeID"] not in facts], proof)
@@ -147,19 +147,25 @@ def survey(config: Config, load: ModelLoad, planned_dtype: str | None, proof: Pr
             return shape
         if not config.fleet.request:
             raise ClusterError(_too_little(shape, config))
+        if not console.is_terminal and not said:
+            console.print(f"Waiting for cards: {_asked(config)}")
+        said = True
         _wait_for_cards(shape, config, give_up, console)
+
+
+def _asked(config: Config) -> str:
+    return "asked for " + ", ".join(f"{count} × {card}" for card, count in config.fleet.request.items())
 
 
 def _wait_for_cards(shape: ClusterShape, config: Config, give_up: float, console: Console) -> None:
     """A moment's pause. Raises StalledError once there has been time enough."""
-    left = give_up - time.monotonic()
-    asked = ", ".join(f"{count} × {card}" for card, count in config.fleet.request.items())
+    left, asked = give_up - time.monotonic(), _asked(config)
     if left <= 0:
         raise StalledError(
-            f"no card came within fleet.stall_timeout_s={config.fleet.stall_timeout_s:g}: asked for {asked} "
+            f"no card came within fleet.stall_timeout_s={config.fleet.stall_timeout_s:g}: {asked} "
             f"(fleet.request), {_there(shape)}. Run the same command again when the cluster has them"
         )
-    with console.status(f"waiting for cards, {left:.0f} s at most: asked for {asked}; {_there(shape)}"):
+    with console.status(f"waiting for cards, {left:.0f} s at most: {asked}; {_there(shape)}"):
         time.sleep(min(_POLL_S, left))
 
 
@@ -177,12 +183,18 @@ def requested_cards(config: Config) -> Iterator[None]:
 
 
 def request_cards(cards: Mapping[str, int]) -> None:
-    """Ask the autoscaler for so many GPUs of each card, by Ray's names; where there is none, nothing happens."""
+    """Ask the autoscaler for so many GPUs of each card, by Ray's names; where there is none, nothing happens.
+
+    The first version of the autoscaler passes label selectors over: it is told of the card by a resource, which
+    clusters of the second (KubeRay) do not declare.
+    """
     from ray.autoscaler.sdk import request_resources
+    from ray.autoscaler.v2.utils import is_autoscaler_v2
 
     wanted = [card for card, count in cards.items() for _ in range(count)]
+    by_label = is_autoscaler_v2()
     request_resources(
-        bundles=[{"GPU": 1} for _ in wanted],
+        bundles=[{"GPU": 1} if by_label else {"GPU": 1, f"accelerator_type:{card}": 0.001} for card in wanted],
         bundle_label_selectors=[{"ray.io/accelerator-type": card} for card in wanted],
     )
 

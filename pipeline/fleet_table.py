@@ -106,7 +106,7 @@ _COLUMNS = (
     ("dtype", False, False),
     ("images/s", True, False),
     ("share", True, False),
-    ("decode CPUs", True, False),
+    ("CPUs", True, False),
 )
 
 
@@ -142,7 +142,8 @@ def _total(speeds: Sequence[float | None]) -> float | None:
 
 
 def _cells(row: FleetRow) -> tuple[str, ...]:
-    card = f"{row.gpus} × {row.card}" if row.gpus > 1 else row.card
+    card = row.card.removeprefix("GeForce-")
+    card = f"{row.gpus} × {card}" if row.gpus > 1 else card
     return (
         row.node_id[:8],
         row.host,
@@ -173,7 +174,7 @@ def _speed(row: FleetRow) -> str:
 def _summary(shape: ClusterShape, rows: Sequence[FleetRow]) -> str:
     total = _total([slot.images_per_s for slot in shape.slots])
     speed = f", {total:,.0f} images/s expected" if total is not None else ""
-    notes = [f"{len(shape.slots)} replica(s){speed}, {shape.decoders} CPU(s) for decoding."]
+    notes = [f"{len(shape.slots)} replica(s){speed}, {shape.decoders} CPU(s) left to decoding (CPUs)."]
     if any(row.images_per_s is not None and not row.measured for row in rows):
         notes.append("* from the maker's figures, the most that the card can do; `ramfleet calibrate` measures.")
     if any(row.replicas and row.images_per_s is None for row in rows):
@@ -183,7 +184,7 @@ def _summary(shape: ClusterShape, rows: Sequence[FleetRow]) -> str:
 
 def _kind_line(alike: Sequence[FleetRow]) -> str:
     row = alike[0]
-    cards = f"{row.gpus} × {row.card}" if row.gpus > 1 else row.card
+    cards = f"{row.gpus} × {row.card}" if row.gpus > 1 else row.card if row.gpus else "CPUs only"
     memory = f" of {row.vram_gib:g} GiB" if row.vram_gib is not None else ""
     kind = "" if row.node_type == row.card else f" ({row.node_type})"
     nodes = f"{len(alike)} node(s) with {cards}{memory}{kind}"

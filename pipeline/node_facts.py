@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import platform
 import socket
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,13 +20,12 @@ from pipeline.listing import is_glob, split_glob
 from pipeline.manifest import open_input
 from pipeline.store import RunStore
 from ramcore.bundle import HASHED_FILES
+from ramcore.cpu import read_cpu
 
 READ_TIMEOUT_S = 60.0
 """How long a node may take to answer; its first task also starts a Python process there."""
 _SAMPLED_IMAGES = 3
 _SMALL_FILE_BYTES = 1 << 24
-_NATIVE_BF16 = {"avx512_bf16", "amx_bf16", "bf16"}
-"""CPU flags of instructions that multiply bf16: Zen 4 and Cooper Lake on, Sapphire Rapids on, Armv8.6 on."""
 
 
 @dataclass(frozen=True)
@@ -107,13 +105,13 @@ def proof_of(store: RunStore | None, input: str | None, bundle: Path) -> Iterato
 def read_node(proof: Proof) -> NodeFacts:
     """The facts of the node that this runs on. What cannot be read there is left out; nothing is raised for it."""
     gpus, driver = _read_cards()
-    model, flags = _read_cpu()
+    cpu, cpu_bf16 = read_cpu()
     return NodeFacts(
         host=socket.gethostname(),
         gpus=gpus,
         driver=driver,
-        cpu=model,
-        cpu_bf16=bool(_NATIVE_BF16 & flags),
+        cpu=cpu,
+        cpu_bf16=cpu_bf16,
         least_capability=_least_capability() if gpus else None,
         unseen=tuple(_unseen(proof)),
     )
@@ -140,7 +138,7 @@ def read_nodes(
     here = ray.get_runtime_context().get_node_id()
     others = {str(node["NodeID"]): node for node in nodes if node["Alive"] and node["NodeID"] != here}
     reading = {node_id: start_reading(node_id, proof) for node_id in others}
-    facts = {here: read_node(proof)}
+    facts = {here: read_node(proof)} if any(node["NodeID"] == here for node in nodes) else {}
     answered, _ = ray.wait(list(reading.values()), num_returns=len(reading), timeout=timeout_s) if reading else ([], [])
     for node_id, reference in reading.items():
         if reference not in answered:
@@ -171,7 +169,7 @@ def host_of(node: Mapping[str, Any]) -> str:
     return str(node.get("NodeManagerHostname") or node.get("NodeManagerAddress") or node["NodeID"][:8])
 
 
-# ---- cards and CPU ----
+# ---- cards ----
 
 
 def _read_cards() -> tuple[tuple[Gpu, ...], str | None]:
@@ -228,17 +226,6 @@ def _text(value: bytes | str) -> str:
     return value.decode() if isinstance(value, bytes) else value
 
 
-def _read_cpu() -> tuple[str, set[str]]:
-    """Name and flags of the CPU."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:  # no Linux
-        return platform.processor() or platform.machine(), set()
-    values = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
-    flags = values.get("flags") or values.get("Features") or ""
-    return values.get("model name") or platform.machine(), set(flags.split())
-
-
 @cache
 def _least_capability() -> tuple[int, int] | None:
     """Of the cards that this PyTorch was built for."""
@@ -264,14 +251,16 @@ def _input_witnesses(input: str) -> Iterator[Witness]:
     path = Path(rest if separator else input).absolute()
     if is_glob(str(path)) and not path.exists():
         path = Path(split_glob(str(path))[0])
-    if path.is_dir():
-        yield Witness("INPUT", str(path))
-        with os.scandir(path) as entries:
-            samples = list(islice((entry.path for entry in entries if entry.is_file()), _SAMPLED_IMAGES))
-    else:
-        samples = _local_images(input)
+    samples: list[str] = []
+    with suppress(OSError):  # not there any more, or not to be read: other parts of the run say so if they need it
+        if path.is_dir():
+            yield Witness("INPUT", str(path))
+            with os.scandir(path) as entries:
+                samples = list(islice((entry.path for entry in entries if entry.is_file()), _SAMPLED_IMAGES))
+        else:
+            samples = _local_images(input)
     for sample in samples:
-        with suppress(FileNotFoundError):  # such a row will be a reject
+        with suppress(OSError):  # such a row will be a reject
             yield _witness("INPUT", Path(sample))
 
 

@@ -32,19 +32,37 @@ def test_fp16_on_cpus_is_refused_before_a_cluster_starts() -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "planned", "devices", "resolved"),
+    ("asked", "planned", "preferred", "resolved"),
     [
-        ("auto", None, {"cuda"}, "fp16"),
-        ("auto", None, {"cpu"}, "fp32"),
-        ("auto", None, {"cpu", "cuda"}, "fp32"),
-        ("bf16", None, {"cpu"}, "bf16"),
-        ("auto", "fp32", {"cuda"}, "fp32"),
-        ("auto", "fp16", {"cuda"}, "fp16"),
+        ("auto", None, {("cuda", "fp16")}, "fp16"),
+        ("auto", None, {("cuda", "fp16"), ("cuda", "fp32")}, "fp32"),
+        ("auto", None, {("cpu", "fp32")}, "fp32"),
+        ("auto", None, {("cpu", "bf16")}, "bf16"),
+        ("auto", None, {("cpu", "bf16"), ("cpu", "fp32")}, "fp32"),
+        ("auto", None, {("cpu", "bf16"), ("cuda", "fp16")}, "fp32"),
+        ("bf16", None, {("cpu", "fp32")}, "bf16"),
+        ("auto", "fp32", {("cuda", "fp16")}, "fp32"),
+        ("auto", "fp16", {("cuda", "fp16")}, "fp16"),
     ],
 )
-def test_one_number_type_for_all_cards(asked: str, planned: str | None, devices: set[str], resolved: str) -> None:
-    """auto is resolved once, and a plan's stays."""
-    assert resolve_dtype(asked, planned, devices) == resolved
+def test_one_number_type_for_all_cards(
+    asked: str, planned: str | None, preferred: set[tuple[str, str]], resolved: str
+) -> None:
+    """auto is resolved once, to what suits all places or else to fp32, and a plan's stays."""
+    assert resolve_dtype(asked, planned, preferred) == resolved
+
+
+def test_mixed_runs_may_have_cpus_beside_fp16() -> None:
+    """Every place takes its own; the finest of them stands in the plan, also when it is gone on with on CPUs."""
+    assert resolve_dtype("auto", None, {("cpu", "bf16"), ("cuda", "fp16")}, mixed=True) == "fp16"
+    assert resolve_dtype("auto", "fp16", {("cpu", "bf16")}, mixed=True) == "fp16"
+
+
+def test_mixed_number_types_are_refused_beside_a_given_one() -> None:
+    """Both keys and the remedy are named."""
+    config = load_config(None, ["fleet.mixed_dtype=true", "model.dtype=bf16"])
+    with pytest.raises(ConfigError, match=r"fleet\.mixed_dtype=true with model\.dtype=bf16: .* leave one of them out"):
+        check_before_cluster(config, goldens.tiny_config())
 
 
 @pytest.mark.parametrize(
@@ -57,4 +75,4 @@ def test_one_number_type_for_all_cards(asked: str, planned: str | None, devices:
 def test_fp16_is_refused_where_the_cluster_has_cpus_only(asked: str, planned: str | None, message: str) -> None:
     """Also when a run of cards is gone on with on CPUs."""
     with pytest.raises(ClusterError, match=message):
-        resolve_dtype(asked, planned, {"cpu"})
+        resolve_dtype(asked, planned, {("cpu", "bf16")})

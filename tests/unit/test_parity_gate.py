@@ -27,7 +27,7 @@ def check(tmp_path: Path, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.setattr(parity_gate, "_measured", lambda *_: found)
         store, said = RunStore(tmp_path), io.StringIO()
         config = load_config(None, options)
-        chosen = checked_dtype(store, config, tiny_bundle, dtype, SLOT, Console(file=said, width=400))
+        chosen = checked_dtype(store, config, tiny_bundle, dtype, [SLOT], Console(file=said, width=400))
         return chosen, said.getvalue(), recorded_parity(store)
 
     return check
@@ -71,7 +71,7 @@ def test_fp32_is_not_measured(check: Any) -> None:
 
 def test_large_models_are_not_measured_on_cpus(check: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A line says so."""
-    monkeypatch.setattr(parity_gate, "_LARGE", 1000)
+    monkeypatch.setattr(parity_gate, "LARGE_MODEL", 1000)
     chosen, said, record = check(False, "bf16", "model.dtype=bf16")
     assert chosen == "bf16"
     assert "is not checked" in said

@@ -1,0 +1,67 @@
+"""Loads of models and facts of nodes, as tests of the fleet need them."""
+
+from typing import Any
+
+from pipeline.node_facts import Gpu, NodeFacts
+from pipeline.sizing import ModelLoad
+from ramcore.config import ModelConfig, ram_plus_preset
+from ramcore.describe import (
+    VALUE_BYTES,
+    activation_bytes,
+    count_flops,
+    count_parameters,
+    traffic_bytes,
+    weight_bytes,
+)
+
+GIB = 2**30
+
+
+def load_of(config: ModelConfig) -> ModelLoad:
+    sizes = VALUE_BYTES.items()
+    return ModelLoad(
+        bundle_hash="hash",
+        tags=config.num_tags,
+        parameters=sum(count_parameters(config).values()),
+        flops=sum(count_flops(config).values()),
+        weight_bytes={dtype: weight_bytes(config, size) for dtype, size in sizes},
+        activation_bytes={dtype: activation_bytes(config, size) for dtype, size in sizes},
+        traffic_bytes={dtype: traffic_bytes(config, size, fused=False) for dtype, size in sizes},
+        fused_traffic_bytes={dtype: traffic_bytes(config, size, fused=True) for dtype, size in sizes},
+    )
+
+
+RAM_PLUS = load_of(ram_plus_preset())
+"""The released RAM++."""
+
+
+def load_with_weights(weights: int) -> ModelLoad:
+    """A model of so many bytes of weights, whatever the dtype, and little else."""
+    same = dict.fromkeys(VALUE_BYTES, weights)
+    small = dict.fromkeys(VALUE_BYTES, 1 << 20)
+    return ModelLoad("hash", 48, weights // 4, 10**9, same, small, small, small)
+
+
+def node(
+    name: str,
+    cpus: float,
+    gpus: float = 0,
+    memory_gib: float = 16,
+    alive: bool = True,
+    card: str = "",
+    labels: dict[str, str] | None = None,
+) -> dict[str, Any]:
+    """A node as `ray.nodes()` lists it."""
+    resources = {"CPU": cpus, "memory": memory_gib * GIB}
+    if gpus:
+        resources |= {"GPU": gpus, f"accelerator_type:{card}": 1.0}
+    return {"NodeID": name, "Alive": alive, "Resources": resources, "Labels": labels or {}}
+
+
+def facts_of(nodes: list[dict[str, Any]], **facts: Any) -> dict[str, NodeFacts]:
+    """All nodes were read, and have the same facts."""
+    return {node["NodeID"]: NodeFacts(host=f"host-{node['NodeID']}", **facts) for node in nodes}
+
+
+def gpu(name: str, vram_gib: float, capability: tuple[int, int] = (8, 0), mig: bool = False) -> Gpu:
+    return Gpu(name, int(vram_gib * GIB), capability, mig)
