@@ -43,6 +43,7 @@ class ChunkWorker:
     def __call__(self, span: pa.Table) -> Iterator[pa.Table]:
         """Finish the chunks of a span, in the order in which they get done."""
         chunks = [chunk for chunks in span["chunks"].to_pylist() for chunk in chunks]
+        self._hand_over.in_hand.update(chunks)
         done: queue.SimpleQueue[dict[str, Any] | BaseException] = queue.SimpleQueue()
         work = asyncio.run_coroutine_threadsafe(self._finish_all(chunks, done), self._loop)
         work.add_done_callback(lambda ended: _report_failure(ended, done))
@@ -82,6 +83,7 @@ class ChunkWorker:
                 decoded = await self._loop.run_in_executor(self._threads, self._decoder.decode, begun)
             done.put(await self._hand_over.finish(decoded))
         finally:
+            self._hand_over.in_hand.discard(chunk)
             self._room.release()
 
 

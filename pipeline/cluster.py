@@ -1,5 +1,6 @@
 """The Ray cluster that a run works on: joined or started, and what of it the job takes."""
 
+import asyncio
 import logging
 import os
 import signal
@@ -24,6 +25,7 @@ from pipeline.fleet import Fleet
 from pipeline.fleet_messages import FleetSpec
 from pipeline.model_choice import resolve_dtype
 from pipeline.node_facts import NodeFacts, Proof, check_proven, read_nodes
+from pipeline.node_probe import unreachable
 from pipeline.sizing import ModelLoad
 
 _POLL_S = 2.0
@@ -127,6 +129,8 @@ def survey(config: Config, load: ModelLoad, planned_dtype: str | None, proof: Pr
     give_up, said = time.monotonic() + config.fleet.stall_timeout_s, False
     while True:
         nodes = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+        gone = asyncio.run(unreachable(nodes))
+        nodes = [node for node in nodes if node["NodeID"] not in gone]
         facts |= read_nodes([node for node in nodes if node["NodeID"] not in facts], proof)
         check_proven(facts)
         policy = SlotPolicy(

@@ -3,6 +3,7 @@
 import logging
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -24,6 +25,8 @@ from pipeline.store import RunStore
 from pipeline.tables import from_ipc
 
 _POLL_S = 0.5
+_STRANDED_S = 2.0
+"""So long must all that is left be in dead hands: until then a living process may take it over."""
 
 
 def pending_chunks(store: RunStore, plan: Plan) -> list[int]:
@@ -46,7 +49,8 @@ def drive(
     spilled_before = spilled_bytes()
     while pending:
         ask(fleet, "expect", sum(plan.chunk_rows(chunk) for chunk in pending))
-        for outcome in _watched(tag_chunks(job, fleet, pending, shape), fleet, progress):
+        watch = _Watch(fleet, progress)
+        for outcome in watch.over(tag_chunks(job, fleet, pending, shape)):
             if outcome["outcome"] == "failed":
                 raise StoppedError(f"{outcome['detail']}. Run the same command again when that is mended")
             progress.add(outcome["rows"], outcome["rejects"])
@@ -58,9 +62,10 @@ def drive(
             )
         _commit_held(job, log, guard.finish())
         left = pending_chunks(job.store, plan)
-        if len(left) >= len(pending):
+        if len(left) >= len(pending) and not watch.is_stranded:
             raise RunError(f"{len(left)} chunks could not be committed in a whole round: see {job.store.root}/events")
         pending = left
+    _look(fleet, progress)
     _note_spilling(spilled_before, log, progress)
 
 
@@ -79,26 +84,48 @@ def _commit_held(job: Job, log: EventLog, outcomes: Iterator[dict[str, Any]]) ->
         commit_and_log(job, log, outcome["chunk"], from_ipc(outcome["held"]))
 
 
-def _watched(outcomes: Iterator[dict[str, Any]], fleet: Any, progress: RunProgress) -> Iterator[dict[str, Any]]:
-    """The outcomes as they come; in between the Fleet is asked how it stands, also when none come for long.
+class _Watch:
+    """Looks at the Fleet while outcomes come, and also when none come for long.
 
-    Ray Data's iterator blocks, so it runs in a thread of its own.
+    is_stranded: whether the round was given up because all that was left of it was in the hands of dead processes.
+    Ray Data would run that again, but takes ten seconds and more to learn that a node is gone.
     """
-    arrived: queue.Queue[dict[str, Any] | BaseException | None] = queue.Queue()
-    threading.Thread(target=_pour, args=(outcomes, arrived), name="flow", daemon=True).start()
-    while True:
-        try:
-            item = arrived.get(timeout=_POLL_S)
-        except queue.Empty:
-            _look(fleet, progress)
-            continue
-        if item is None:
-            return
-        if isinstance(item, BaseException):
-            raise RunError(f"the flow of chunks broke: {_reason(item)}; the log has the whole account") from item
-        yield item
-        if arrived.empty():
-            _look(fleet, progress)
+
+    def __init__(self, fleet: Any, progress: RunProgress) -> None:
+        self._fleet = fleet
+        self._progress = progress
+        self._stranded_since: float | None = None
+        self._done: set[int] = set()
+        self.is_stranded = False
+
+    def over(self, outcomes: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        """The outcomes as they come. Ray Data's iterator blocks, so it runs in a thread of its own."""
+        arrived: queue.Queue[dict[str, Any] | BaseException | None] = queue.Queue()
+        threading.Thread(target=_pour, args=(outcomes, arrived), name="flow", daemon=True).start()
+        while not self.is_stranded:
+            try:
+                item = arrived.get(timeout=_POLL_S)
+            except queue.Empty:
+                self._look()
+                continue
+            if item is None:
+                return
+            if isinstance(item, BaseException):
+                raise RunError(f"the flow of chunks broke: {_reason(item)}; the log has the whole account") from item
+            self._done.add(item["chunk"])
+            yield item
+            if arrived.empty():
+                self._look()
+
+    def _look(self) -> None:
+        status = _look(self._fleet, self._progress)
+        now = time.monotonic()
+        if status.chunks_in_hand or not status.chunks_stranded - self._done:
+            self._stranded_since = None
+        elif self._stranded_since is None:
+            self._stranded_since = now
+        elif now - self._stranded_since > _STRANDED_S:
+            self.is_stranded = True
 
 
 def _pour(outcomes: Iterator[dict[str, Any]], arrived: "queue.Queue[dict[str, Any] | BaseException | None]") -> None:
@@ -119,7 +146,7 @@ def _reason(error: BaseException) -> str:
     return last_line(error)
 
 
-def _look(fleet: Any, progress: RunProgress) -> None:
+def _look(fleet: Any, progress: RunProgress) -> FleetStatus:
     try:
         status: FleetStatus = ask(fleet, "status", progress.left)
     except RayError as error:
@@ -131,6 +158,7 @@ def _look(fleet: Any, progress: RunProgress) -> None:
     for notice in status.notices:
         progress.say(notice)
     progress.show(status.images_under_way, _note(status))
+    return status
 
 
 def _note(status: FleetStatus) -> str:

@@ -10,6 +10,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Coroutine, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import ray
@@ -21,6 +22,7 @@ from pipeline.events import EventLog, read_events
 from pipeline.fleet_messages import CardStatus, FleetSpec, FleetStatus, Grant
 from pipeline.known_nodes import KnownNodes
 from pipeline.leases import Lease, LeaseBook, Replica, Request, Work
+from pipeline.node_probe import unreachable
 from pipeline.ray_private import draining_nodes
 from pipeline.replica_actor import start_actor
 from pipeline.slots import SlotBook
@@ -35,6 +37,14 @@ _MEMORY_KILLS_FORGIVEN = 3
 _FAILURES_OF_ONE_REPLICA = 3
 
 
+@dataclass(frozen=True)
+class _Holder:
+    """A process that decodes and hands over, as it was last heard of."""
+
+    node_id: str
+    chunks: frozenset[int]
+
+
 class Fleet:
     """See the module. Runs as an async Ray actor: every method runs on one event loop, so none may block."""
 
@@ -45,7 +55,7 @@ class Fleet:
         self._nodes = KnownNodes(spec.facts, spec.proof, spec.unusable)
         self._placed: dict[str, Slot] = {}
         self._handles: dict[str, Any] = {}
-        self._holders: dict[str, str] = {}
+        self._holders: dict[str, _Holder] = {}
         self._decode_cpus: dict[str, float] = {}
         self._lost: dict[str, Lease] = {}
         self._doubts: dict[Work, Slot] = {}
@@ -74,6 +84,8 @@ class Fleet:
         self._start()
         self._is_told = True
         self._book.expect(images)
+        for name in [name for name in self._holders if self._book.is_silent(name, time.monotonic())]:
+            del self._holders[name]
 
     async def status(self, left: int) -> FleetStatus:
         """How it stands. left: images that the driver waits for. Raises what ended the reconciling, if anything did."""
@@ -84,6 +96,7 @@ class Fleet:
         if self._loop is not None and self._loop.done():
             self._loop.result()
         notices, self._notices = self._notices, []
+        in_hand, stranded = self._chunks_held(dead=False), self._chunks_held(dead=True)
         return FleetStatus(
             ready=self._book.ready(),
             starting=len(self._book.replicas) - self._book.ready(),
@@ -93,6 +106,8 @@ class Fleet:
             broken=None if self._book.ready() else self._slots.unusable(),
             cards=self._cards(),
             notices=tuple(notices),
+            chunks_in_hand=len(in_hand),
+            chunks_stranded=frozenset(stranded - in_hand),
         )
 
     # ---- what the workers on chunks ask ----
@@ -116,16 +131,20 @@ class Fleet:
         if self._book.struck_out(work):
             return None
         granted: asyncio.Future[Grant | None] = asyncio.Future()
-        self._book.request(Request(holder, node_id, work, granted))
+        self._book.request(Request(holder, node_id, work, time.monotonic(), granted))
         self._grant_waiting()
         return await granted
 
-    async def release(self, lease_id: str, microbatch: int) -> None:
-        """The work of a lease is done. microbatch: what the replica runs now, which is less if memory ran out."""
+    async def release(self, lease_id: str, microbatch: int, is_finite: bool) -> None:
+        """A replica has done the work of a lease. microbatch: what it runs now, less if memory ran out.
+
+        is_finite: whether all scores are; if not, the holder comes with a `doubt`.
+        """
         self._lost.pop(lease_id, None)
         lease = self._book.release(lease_id, time.monotonic())
         if lease is not None:
-            self._convict(lease)
+            if is_finite:
+                self._convict(lease)
             self._book.replicas[lease.replica_id].failures = 0
             self._note_microbatch(lease.replica_id, microbatch)
             self._after(lease)
@@ -142,26 +161,24 @@ class Fleet:
             self._retire(replica.replica_id, f"failed {replica.failures} times without a success, the last: {error}")
         self._after(lease)
 
-    async def doubt(self, lease_id: str, work: Work) -> bool:
-        """Some scores of a lease's work are not finite: whether that is to be believed, and the lease is released.
+    async def doubt(self, replica_id: str, work: Work) -> bool:
+        """Some scores that a replica found for this work are not finite: whether that is to be believed.
 
         If not, the card may be at fault: it gets no more work, and a second replica is to be asked. What that one
         says is believed; if it finds nothing wrong, the first card is out of use for good.
         """
-        lease = self._book.leases.get(lease_id)
-        if lease is None or work in self._doubts:
-            first = self._doubts.pop(work, None)
-            if first is not None:
-                self._slots.back_in_use(first)
+        first = self._doubts.pop(work, None)
+        if first is not None:
+            self._slots.back_in_use(first)
             return True
-        slot = self._placed[lease.replica_id]
-        self._book.abandon(lease_id, time.monotonic())
-        self._doubts[work] = slot
-        self._book.indivisible.add(work)
-        self._retire(lease.replica_id, "its scores are not finite")
-        if self._slots.in_use() > 1:
-            self._slots.out_of_use(slot, "its scores are not finite")
-        self._after(lease)
+        slot = self._placed.get(replica_id)
+        if slot is not None:
+            self._doubts[work] = slot
+            self._book.indivisible.add(work)
+            self._retire(replica_id, "its scores are not finite")
+            if self._slots.in_use() > 1:
+                self._slots.out_of_use(slot, "its scores are not finite")
+            self._grant_waiting()
         return False
 
     async def lost(self, lease_id: str) -> None:
@@ -173,16 +190,15 @@ class Fleet:
         if verdict is not None:
             await verdict
 
-    async def hear(self, holder: str, node_id: str) -> int:
-        """A holder of leases is alive: how many CPUs of its node it may decode on, one at least."""
+    async def hear(self, holder: str, node_id: str, chunks: list[int]) -> int:
+        """A holder of leases is alive and has these chunks in hand: how many CPUs of its node it may decode on."""
         self._start()
         now = time.monotonic()
         self._book.hear(holder, now)
-        self._holders[holder] = node_id
-        there = [
-            name for name, node in self._holders.items() if node == node_id and not self._book.is_silent(name, now)
-        ]
-        return max(1, round(self._decode_cpus.get(node_id, 0) / len(there)))
+        self._holders[holder] = _Holder(node_id, frozenset(chunks))
+        there = [name for name, other in self._holders.items() if other.node_id == node_id]
+        living = sum(not self._book.is_silent(name, now) for name in there)
+        return max(1, round(self._decode_cpus.get(node_id, 0) / living))
 
     async def progress(self, replica_id: str, images: int) -> None:
         """A replica has done some more images of its present lease, which is longer for it."""
@@ -233,7 +249,7 @@ class Fleet:
         self._grant_waiting()
 
     def _strike(self, lease: Lease, cause: str) -> None:
-        strikes = self._book.strike(lease.work)
+        strikes = self._book.strike(lease.work, lease.slot)
         self._log.write("strike", work=list(lease.work), replica=lease.replica_id, strikes=strikes, cause=cause)
 
     def _recall_strikes(self) -> None:
@@ -333,7 +349,8 @@ class Fleet:
         Ray ends processes when memory runs low, whoever took it; the same work again and again is no coincidence.
         """
         nodes = await asyncio.to_thread(ray.nodes)
-        if not any(node["NodeID"] == node_id and node["Alive"] for node in nodes):
+        node = next((node for node in nodes if node["NodeID"] == node_id and node["Alive"]), None)
+        if node is None or await unreachable([node]):
             return False
         if replica_id not in self._killed_for_memory:
             return True
@@ -390,7 +407,9 @@ class Fleet:
             if self._broken is not None:
                 raise self._broken
             nodes, draining = await asyncio.gather(asyncio.to_thread(ray.nodes), asyncio.to_thread(draining_nodes))
-            self._reconcile([node for node in nodes if node["Alive"]], draining)
+            alive = [node for node in nodes if node["Alive"]]
+            gone = await unreachable(alive)
+            self._reconcile([node for node in alive if node["NodeID"] not in gone], draining)
             await asyncio.sleep(_RECONCILE_EVERY_S)
 
     def _reconcile(self, nodes: Sequence[Mapping[str, Any]], draining: set[str]) -> None:
@@ -404,6 +423,8 @@ class Fleet:
             for node in nodes
         }
         alive = {node["NodeID"] for node in nodes}
+        for name in [name for name, holder in self._holders.items() if holder.node_id not in alive]:
+            self._book.forget(name)
         for replica in list(self._book.replicas.values()):
             if replica.node_id not in alive:
                 self._spawn(self._on_death(replica.replica_id, "its node is gone"))
@@ -491,6 +512,12 @@ class Fleet:
                 speed = replica.images_per_s if replica.is_measured else 0.0
                 cards[card] = CardStatus(before.replicas + 1, before.images_per_s + speed)
         return dict(sorted(cards.items()))
+
+    def _chunks_held(self, dead: bool) -> set[int]:
+        """Chunks in the hands of holders that are dead, or of those that are not."""
+        now = time.monotonic()
+        held = [holder.chunks for name, holder in self._holders.items() if self._book.is_silent(name, now) == dead]
+        return set().union(*held)
 
     def _stalled(self) -> str | None:
         """Why no replica can work, once that has lasted for `fleet.stall_timeout_s`."""

@@ -63,6 +63,7 @@ class FleetStatus:
     """What the driver shows: replicas that can work and that start, images under way.
 
     cards: by card; notices: what happened since the last time that a person should know;
+    chunks_in_hand: under way in living processes; chunks_stranded: in dead ones, and nowhere else;
     stalled: why there has been no replica for too long; broken: why there can never be one.
     """
 
@@ -74,3 +75,5 @@ class FleetStatus:
     broken: str | None
     cards: Mapping[str, CardStatus] = field(default_factory=dict)
     notices: tuple[str, ...] = ()
+    chunks_in_hand: int = 0
+    chunks_stranded: frozenset[int] = frozenset()

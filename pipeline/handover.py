@@ -28,7 +28,7 @@ from pipeline.tables import to_ipc, with_attempt
 from pipeline.tagging import Part, rejected_part, tag_table, tagged_part
 from ramcore.bundle import read_vocabulary
 
-_HEARTBEAT_S = 2.0
+_HEARTBEAT_S = 1.0
 
 OUTCOME_SCHEMA = pa.schema(
     [
@@ -77,8 +77,9 @@ class _Course:
 class HandOver:
     """Takes decoded chunks to replicas, and their tags to the run folder.
 
-    Several chunks of one process are under way at once. If the process dies nothing is lost: its leases are freed
-    when it is no longer heard of, and Ray Data runs its chunks again.
+    Several chunks of one process are under way at once. If the process dies nothing is lost: its leases end when the
+    replicas have done them, and Ray Data runs its chunks again.
+    in_hand: chunks that this process has been given and has not finished, fetched and decoded or not.
     """
 
     def __init__(self, job: Job, fleet: Any) -> None:
@@ -89,12 +90,13 @@ class HandOver:
         self._holder = f"handover-{uuid.uuid4().hex[:8]}"
         self._node_id = ray.get_runtime_context().get_node_id()
         self._log = EventLog(job.store, job.session, self._holder)
+        self.in_hand: set[int] = set()
 
     async def beat(self) -> AsyncIterator[int]:
         """Tell the Fleet for ever that the holder of its leases is alive; yields this process's share of the CPUs."""
         while True:
             with suppress(RayActorError):  # dead for long; the leases that this holder asks for fail on their own
-                yield await ask_async(self._fleet, "hear", self._holder, self._node_id)
+                yield await ask_async(self._fleet, "hear", self._holder, self._node_id, list(self.in_hand))
             await asyncio.sleep(_HEARTBEAT_S)
 
     async def finish(self, decoded: DecodedChunk) -> dict[str, Any]:
@@ -134,7 +136,7 @@ class HandOver:
         """Tag one piece; if its replica is lost or fails, another tries the same piece."""
         work, called = grant.work, time.time()
         try:
-            tagged: Tagged = await grant.handle.tag.remote(pixels, work.first, work.last)
+            tagged: Tagged = await grant.handle.tag.remote(grant.lease_id, pixels, work.first, work.last)
         except RayTaskError as error:
             await ask_async(self._fleet, "failed", grant.lease_id, last_line(error))
             return await self._tag_work(pixels, work, course, last_line(error))
@@ -142,9 +144,8 @@ class HandOver:
             await ask_async(self._fleet, "lost", grant.lease_id)
             return await self._tag_work(pixels, work, course)
         finite = bool(tagged.selection.finite.all())
-        if not finite and not await ask_async(self._fleet, "doubt", grant.lease_id, work):
+        if not finite and not await ask_async(self._fleet, "doubt", grant.replica_id, work):
             return await self._tag_work(pixels, work, course)
-        self._fleet.release.remote(grant.lease_id, tagged.microbatch)
         course.add(grant, tagged, asked, called)
         return [tagged_part(tagged.selection, tagged.captions)]
 

@@ -3,6 +3,7 @@
 Every method that needs the time is told it, in seconds, so that the rules can be tested in any order of events.
 """
 
+import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -18,6 +19,8 @@ _LONGEST_LEASE_S = 20.0
 """What a preemption can cost at most, and how long a card that turns out slow can hold its chunk."""
 _FIRST_LEASE_STEPS = 2
 """Micro-batches in the first lease of a replica whose speed nobody knows: enough to learn it."""
+_PATIENCE_S = 3.0
+"""A request that has waited for longer goes before those that are beside a replica."""
 _SPEED_MEMORY = 0.7
 """Weight of all earlier leases in a replica's speed when one more ends."""
 
@@ -56,6 +59,7 @@ class Lease:
 
     lease_id: str
     replica_id: str
+    slot: str
     holder: str
     work: Work
     granted_at: float
@@ -69,6 +73,7 @@ class Request:
     holder: str
     node_id: str
     work: Work
+    asked_at: float = 0.0
     ticket: Any = None
 
 
@@ -119,49 +124,55 @@ class Replica:
         self.is_measured = True
 
 
+class _Lane:
+    """Requests in order of arrival, and the same by node."""
+
+    def __init__(self) -> None:
+        self.requests: dict[int, Request] = {}
+        self.by_node: dict[str, dict[int, Request]] = {}
+
+
 class _Queue:
     """Requests in order of arrival, those for the rest of a chunk that is begun before all others."""
 
     def __init__(self) -> None:
         self.images = 0
-        self._length = 0
-        self._lanes: tuple[dict[str, dict[int, Request]], ...] = ({}, {})
+        self._lanes = (_Lane(), _Lane())
 
     def __len__(self) -> int:
-        return self._length
+        return sum(len(lane.requests) for lane in self._lanes)
 
     def __iter__(self) -> Iterator[Request]:
         for lane in self._lanes:
-            for requests in lane.values():
-                yield from requests.values()
+            yield from lane.requests.values()
 
     def add(self, request: Request) -> None:
         lane = self._lanes[0 if request.work.first or request.work.part else 1]
-        lane.setdefault(request.node_id, {})[id(request)] = request
+        lane.requests[id(request)] = request
+        lane.by_node.setdefault(request.node_id, {})[id(request)] = request
         self.images += len(request.work)
-        self._length += 1
 
     def remove(self, request: Request) -> None:
         for lane in self._lanes:
-            requests = lane.get(request.node_id)
-            if requests and requests.pop(id(request), None) is not None:
+            if lane.requests.pop(id(request), None) is not None:
                 self.images -= len(request.work)
-                self._length -= 1
-                if not requests:
-                    del lane[request.node_id]
-                return
+                there = lane.by_node[request.node_id]
+                del there[id(request)]
+                if not there:
+                    del lane.by_node[request.node_id]
 
-    def first(self, node_id: str) -> Request | None:
-        """The next request, of this node if it has one."""
+    def first(self, node_id: str, now: float) -> Request | None:
+        """The next request, of this node if it has one, unless another has waited for too long."""
         for lane in self._lanes:
-            requests = lane.get(node_id) or next(iter(lane.values()), None)
-            if requests:
-                return next(iter(requests.values()))
+            oldest = next(iter(lane.requests.values()), None)
+            if oldest is not None:
+                here = lane.by_node.get(node_id)
+                return next(iter(here.values())) if here and now - oldest.asked_at < _PATIENCE_S else oldest
         return None
 
     def is_on(self, node_id: str) -> bool:
         """Whether the node has a request."""
-        return any(node_id in lane for lane in self._lanes)
+        return any(node_id in lane.by_node for lane in self._lanes)
 
 
 class LeaseBook:
@@ -181,6 +192,7 @@ class LeaseBook:
         self._lease_timeout_s = lease_timeout_s
         self._holder_timeout_s = holder_timeout_s
         self._heard: dict[str, float] = {}
+        self._struck_in: dict[int, set[str]] = {}
         self._coming = 0
         self._arrived: set[int] = set()
         self._room: dict[str, dict[str, Replica]] = {}
@@ -193,6 +205,10 @@ class LeaseBook:
     def hear(self, holder: str, now: float) -> None:
         """A holder of leases is alive."""
         self._heard[holder] = now
+
+    def forget(self, holder: str) -> None:
+        """A holder is known to be dead."""
+        self._heard[holder] = -math.inf
 
     def is_silent(self, holder: str, now: float) -> bool:
         """Whether a holder is taken to be dead."""
@@ -264,7 +280,9 @@ class LeaseBook:
     def grant(self, lease_id: str, request: Request, replica: Replica, work: Work, now: float) -> Lease:
         """Lease a replica for the first images of a request; what is left of it must be requested again."""
         self.waiting.remove(request)
-        lease = Lease(lease_id, replica.replica_id, request.holder, work, now, now + self._lease_timeout_s)
+        lease = Lease(
+            lease_id, replica.replica_id, replica.slot, request.holder, work, now, now + self._lease_timeout_s
+        )
         self.leases[lease_id] = lease
         replica.free_at = max(replica.free_at, now) + len(work) / replica.images_per_s
         replica.leases.append(lease)
@@ -331,9 +349,14 @@ class LeaseBook:
 
     # ---- strikes ----
 
-    def strike(self, work: Work) -> int:
-        """A process died while this work ran in it; how often that has happened to this very work."""
+    def strike(self, work: Work, slot: str | None = None) -> int:
+        """A process died while this work ran in it; how often that has happened to this very work.
+
+        slot: where; the chunk's work is tried elsewhere from now on, as long as there is an elsewhere.
+        """
         self.strikes[work] += 1
+        if slot is not None:
+            self._struck_in.setdefault(work.chunk, set()).add(slot)
         return self.strikes[work]
 
     def struck_out(self, work: Work) -> bool:
@@ -349,8 +372,8 @@ class LeaseBook:
         only gets what it can finish together with all others, and one that would be the last gets nothing.
         """
         for replica in self._candidates():
-            request = self.waiting.first(replica.node_id)
-            if request is None or (request.work.alone and replica.leases):
+            request = self.waiting.first(replica.node_id, now)
+            if request is None or (request.work.alone and replica.leases) or self._is_suspect(replica, request.work):
                 continue
             images = self._share(replica, request.work, now)
             if images:
@@ -358,6 +381,11 @@ class LeaseBook:
             self._withhold(replica)
             self._parked[replica.replica_id] = replica
         return None
+
+    def _is_suspect(self, replica: Replica, work: Work) -> bool:
+        """Whether a process has died of the chunk in this slot, and not yet in every other."""
+        struck = self._struck_in.get(work.chunk, ())
+        return replica.slot in struck and any(self.replicas[name].slot not in struck for name in self._team)
 
     def _candidates(self) -> Iterator[Replica]:
         """Replicas with room in the order in which they are asked."""

@@ -19,6 +19,7 @@ class ReplicaActor:
     def __init__(
         self, replica_class: type, spec: ReplicaSpec, placement: Placement, fleet: Any, replica_id: str
     ) -> None:
+        self._fleet = fleet
         self._replica = replica_class(spec, placement, lambda images: fleet.progress.remote(replica_id, images))
 
     def ready(self) -> int:
@@ -26,9 +27,10 @@ class ReplicaActor:
         pid: int = self._replica.ready()
         return pid
 
-    def tag(self, pixels: Any, first: int, last: int) -> Tagged:
-        """See `pipeline.replica.Replica.tag`."""
+    def tag(self, lease_id: str, pixels: Any, first: int, last: int) -> Tagged:
+        """See `pipeline.replica.Replica.tag`. The lease ends here: its holder may be dead."""
         tagged: Tagged = self._replica.tag(pixels, first, last)
+        self._fleet.release.remote(lease_id, tagged.microbatch, bool(tagged.selection.finite.all()))
         return tagged
 
     @ray.method(concurrency_group="watch")

@@ -25,7 +25,7 @@ def ask(book: LeaseBook, *works: Work, node: str = "elsewhere", now: float = 0.0
     """Request work, and grant what can be granted."""
     for work in works:
         book.arrive(work.chunk, len(work))
-        book.request(Request("holder", node, work))
+        book.request(Request("holder", node, work, now))
     leases = []
     for request, replica, work in book.grants(now):
         leases.append(book.grant(f"l{len(book.leases)}-{work.chunk}-{work.first}", request, replica, work, now))
