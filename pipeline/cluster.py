@@ -18,10 +18,13 @@ from rich.console import Console
 from pipeline.cards import Slot, SlotPolicy, decode_cpus, replica_device
 from pipeline.config import Config
 from pipeline.errors import ClusterError, last_line
-from pipeline.fleet import Fleet, FleetSpec
+from pipeline.fleet import Fleet
+from pipeline.fleet_messages import FleetSpec
 from pipeline.model_choice import resolve_dtype
 
 _CONNECT_TIMEOUT_S = 10.0
+_PIXELS_SHARE = 0.4
+"""Part of a node's object store that pixels on their way may take."""
 _FLEET_CALLS = 100_000
 """Calls that the Fleet takes at once: every hand-over may wait for many leases, and `release` must still get in."""
 _ENVIRONMENT = {
@@ -37,13 +40,13 @@ class ClusterShape:
     """What the cluster offers a run at its start.
 
     slots: room for replicas, no more than fleet.max_replicas; policy: how it was found, with the dtype of the run;
-    decoders: CPUs left to decoding.
+    decoders: CPUs left to decoding; worker_bytes: of the object store for each of them, on the node that has least.
     """
 
     slots: list[Slot]
     policy: SlotPolicy
     decoders: int
-    nodes: int
+    worker_bytes: int
 
 
 @contextmanager
@@ -99,7 +102,12 @@ def survey(config: Config, weight_bytes: int, planned_dtype: str | None) -> Clus
     dtype = resolve_dtype(config.model.dtype, planned_dtype, {slot.placement.device for slot in slots})
     policy = replace(policy, dtype=dtype)
     slots = policy.slots(nodes)[: config.fleet.max_replicas]
-    return ClusterShape(slots, policy, decoders, sum(node["Alive"] for node in nodes))
+    return ClusterShape(slots, policy, decoders, _worker_bytes(nodes))
+
+
+def _worker_bytes(nodes: list[dict[str, Any]]) -> int:
+    alive = [node["Resources"] for node in nodes if node["Alive"] and node["Resources"].get("CPU", 0) >= 1]
+    return int(min(node.get("object_store_memory", 0) * _PIXELS_SHARE / node["CPU"] for node in alive))
 
 
 def start_fleet(spec: FleetSpec) -> Any:

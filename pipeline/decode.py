@@ -1,15 +1,13 @@
-"""Fetch + decode + resize: from a chunk's planned rows to one uint8 block of pixels. A row never raises."""
+"""Fetch + decode + resize: from a chunk's planned rows to one uint8 array of pixels. A row never raises."""
 
 import hashlib
 import time
-from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import ray
 import torch
 from numpy.typing import NDArray
 
@@ -19,26 +17,32 @@ from pipeline.isolation import IsolatedDecoder
 from pipeline.job import Job
 from pipeline.plan import read_plan
 from pipeline.remote import ask
-from pipeline.tables import IMAGE_FIELDS, to_ipc
+from pipeline.tables import IMAGE_FIELDS
 from ramcore.errors import ImageError
 from ramcore.images import decode
 
 UNFINISHED_BEFORE_ISOLATION = 2
 """Attempts at a chunk that never came to an end before its images are decoded one by one in a process of their own."""
 
-PIXELS_SCHEMA = pa.schema(
-    [
-        ("chunk", pa.int64()),
-        ("rows", pa.large_binary()),
-        ("pixels", pa.large_binary()),
-        ("node_id", pa.string()),
-        ("started_at", pa.float64()),
-        ("fetch_s", pa.float64()),
-        ("decode_s", pa.float64()),
-    ]
-)
-"""A chunk on its way to a replica: one row. rows: the planned rows with IMAGE_FIELDS, as an Arrow stream;
-pixels: uint8 [images, size, size, 3] of the rows without an error, in their order; null if already committed."""
+
+@dataclass
+class DecodedChunk:
+    """A chunk on its way to a replica.
+
+    rows: the planned rows with IMAGE_FIELDS; pixels: uint8 [images, size, size, 3] of the rows without an error, in
+    their order. started_at: seconds since 1970; fetch_s, decode_s: sums over the images.
+    """
+
+    chunk: int
+    rows: pa.Table
+    pixels: NDArray[np.uint8]
+    started_at: float
+    fetch_s: float
+    decode_s: float
+
+    def drop_pixels(self) -> None:
+        """Give the memory back: the object store has them now."""
+        self.pixels = self.pixels[:0].copy()
 
 
 @dataclass
@@ -66,10 +70,19 @@ class _Fetched:
     error: FetchError | None
 
 
-class Decoder:
-    """Callable class of a Ray Data actor pool: spans of chunk ids in, one row of PIXELS_SCHEMA out for each chunk.
+@dataclass(frozen=True)
+class BegunChunk:
+    """A chunk whose images are being fetched. rows: as planned; fetches: None where the plan rejects the row."""
 
-    The output does not depend on how often it is run, as Ray runs a span again when its process dies.
+    chunk: int
+    rows: pa.Table
+    fetches: "list[Future[_Fetched] | None]"
+
+
+class Decoder:
+    """Fetches and decodes chunks. The result does not depend on how often that is done, or by whom.
+
+    fleet: the Fleet's actor handle, which remembers attempts that never ended.
     """
 
     def __init__(self, job: Job, fleet: Any) -> None:
@@ -81,27 +94,30 @@ class Decoder:
         self._plan = plan
         torch.set_num_threads(1)  # resizing is one of several decoders' work on this node
         self._pool = ThreadPoolExecutor(job.config.fetch.concurrency, thread_name_prefix="fetch")
-        self._node_id = ray.get_runtime_context().get_node_id()
 
-    def __call__(self, span: pa.Table) -> Iterator[pa.Table]:
-        """Decode the chunks of a span in order; the next chunk's bytes are fetched while one is decoded."""
-        chunks = [chunk for chunks in span["chunks"].to_pylist() for chunk in chunks]
-        coming = self._begin(chunks[0])
-        for position, chunk in enumerate(chunks):
-            rows, fetches = coming
-            if position + 1 < len(chunks):
-                coming = self._begin(chunks[position + 1])
-            yield self._passed_over(chunk) if rows is None else self._decode_chunk(chunk, rows, fetches)
-
-    def _begin(self, chunk: int) -> tuple[pa.Table | None, list["Future[_Fetched] | None"]]:
-        """The chunk's planned rows, with their fetches under way; no rows if another driver has committed it."""
+    def begin(self, chunk: int) -> BegunChunk | None:
+        """Begin to fetch; None if the chunk is committed already."""
         if self._job.store.exists(chunk_name(chunk)):
-            return None, []
+            return None
         rows = self._plan.read_chunk(self._job.store, chunk)
-        return rows, [
+        fetches = [
             None if planned_error else self._pool.submit(self._fetch, uri)
             for uri, planned_error in zip(rows["uri"].to_pylist(), rows["planned_error"].to_pylist(), strict=True)
         ]
+        return BegunChunk(chunk, rows, fetches)
+
+    def decode(self, begun: BegunChunk) -> DecodedChunk:
+        """Wait for the bytes, and decode them in this thread."""
+        started_at = time.time()
+        unfinished = ask(self._fleet, "decode_begins", begun.chunk)
+        isolate = unfinished >= UNFINISHED_BEFORE_ISOLATION
+        with IsolatedDecoder(self._job) if isolate else _InProcess(self._job) as decoder:
+            images, pixels = self._decode_rows(begun.rows, begun.fetches, decoder)
+        ask(self._fleet, "decode_ends", begun.chunk, begun.rows.num_rows)
+        fetch_s, decode_s = (
+            sum(filter(None, (getattr(image, name) for image in images))) for name in ("fetch_s", "decode_s")
+        )
+        return DecodedChunk(begun.chunk, with_images(begun.rows, images), pixels, started_at, fetch_s, decode_s)
 
     def _fetch(self, uri: str) -> _Fetched:
         start = time.perf_counter()
@@ -110,15 +126,6 @@ class Decoder:
         except FetchError as fault:
             data, error = None, fault
         return _Fetched(data, time.perf_counter() - start, error)
-
-    def _decode_chunk(self, chunk: int, rows: pa.Table, fetches: list["Future[_Fetched] | None"]) -> pa.Table:
-        started_at = time.time()
-        unfinished = ask(self._fleet, "decode_begins", chunk)
-        isolate = unfinished >= UNFINISHED_BEFORE_ISOLATION
-        with IsolatedDecoder(self._job) if isolate else _InProcess(self._job) as decoder:
-            images, pixels = self._decode_rows(rows, fetches, decoder)
-        ask(self._fleet, "decode_ends", chunk)
-        return self._packed(chunk, with_images(rows, images), pixels, started_at)
 
     def _decode_rows(
         self, rows: pa.Table, fetches: list["Future[_Fetched] | None"], decoder: "IsolatedDecoder | _InProcess"
@@ -155,23 +162,6 @@ class Decoder:
         image.attempts = decoder.attempts
         image.decode_s = time.perf_counter() - start
         return image.error_kind is None
-
-    def _packed(self, chunk: int, rows: pa.Table, pixels: NDArray[np.uint8], started_at: float) -> pa.Table:
-        length = np.array([0, pixels.nbytes], dtype=np.int64)
-        buffers = [None, pa.py_buffer(length), pa.py_buffer(pixels.reshape(-1))]
-        columns = {
-            "chunk": [chunk],
-            "rows": [to_ipc(rows)],
-            "pixels": pa.LargeBinaryArray.from_buffers(pa.large_binary(), 1, buffers),
-            "node_id": [self._node_id],
-            "started_at": [started_at],
-            "fetch_s": [sum(filter(None, rows["fetch_s"].to_pylist()))],
-            "decode_s": [sum(filter(None, rows["decode_s"].to_pylist()))],
-        }
-        return pa.table(columns, schema=PIXELS_SCHEMA)
-
-    def _passed_over(self, chunk: int) -> pa.Table:
-        return pa.Table.from_pylist([{"chunk": chunk, "node_id": self._node_id}], schema=PIXELS_SCHEMA)
 
 
 class _InProcess:

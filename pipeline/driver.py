@@ -11,6 +11,7 @@ from ray.exceptions import RayError, RayTaskError
 from pipeline.chunks import committed
 from pipeline.errors import OutageError, RunError, StalledError, StoppedError, last_line
 from pipeline.events import EventLog
+from pipeline.fleet_messages import FleetStatus
 from pipeline.flow import FlowShape, tag_chunks
 from pipeline.handover import commit_and_log
 from pipeline.job import Job
@@ -42,6 +43,7 @@ def drive(
     guard = OutageGuard(job.config.run.max_reject_share)
     pending = pending_chunks(job.store, plan)
     while pending:
+        ask(fleet, "expect", sum(plan.chunk_rows(chunk) for chunk in pending))
         for outcome in _watched(tag_chunks(job, fleet, pending, shape), fleet, progress):
             if outcome["outcome"] == "failed":
                 raise StoppedError(f"{outcome['detail']}. Run the same command again when that is mended")
@@ -106,12 +108,20 @@ def _reason(error: BaseException) -> str:
 
 def _look(fleet: Any, progress: RunProgress) -> None:
     try:
-        status = ask(fleet, "status")
+        status: FleetStatus = ask(fleet, "status")
     except RayError as error:
         raise RunError(f"the Fleet broke: {last_line(error)}") from error
     if status.broken is not None:
         raise RunError(status.broken)
     if status.stalled is not None:
         raise StalledError(f"{status.stalled}. Run the same command again when the cluster has them")
-    note = f"{status.ready} replica(s)" if status.ready else f"waiting for {status.starting or 'a'} replica(s)"
-    progress.show(status.images_under_way, note)
+    for notice in status.notices:
+        progress.say(notice)
+    progress.show(status.images_under_way, _note(status))
+
+
+def _note(status: FleetStatus) -> str:
+    if not status.ready:
+        return f"waiting for {status.starting or 'a'} replica(s)"
+    cards = (f"{card.replicas} x {name} {card.images_per_s:.1f}/s" for name, card in status.cards.items())
+    return " + ".join(cards)

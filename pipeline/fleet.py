@@ -10,21 +10,19 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Coroutine, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import ray
 from ray.exceptions import OutOfMemoryError, RayError
 
-from pipeline.cards import Slot, SlotPolicy
-from pipeline.config import Config
+from pipeline.cards import Slot
+from pipeline.draining import draining_nodes
 from pipeline.errors import last_line
 from pipeline.events import EventLog, read_events
-from pipeline.leases import Lease, LeaseBook, Work
-from pipeline.leases import Replica as ReplicaRecord
-from pipeline.replica import Replica, ReplicaSpec
+from pipeline.fleet_messages import CardStatus, FleetSpec, FleetStatus, Grant
+from pipeline.leases import Lease, LeaseBook, Replica, Request, Work
 from pipeline.replica_actor import start_actor
-from pipeline.store import RunStore
+from pipeline.slots import SlotBook
 
 _RECONCILE_EVERY_S = 1.0
 _HOLDER_TIMEOUT_S = 10.0
@@ -32,70 +30,8 @@ _NODE_VERDICT_S = 1.0
 """How long a node's death may take to show after the deaths of its processes."""
 _NODE_VERDICT_ALONE_S = 5.0
 """The same where the verdict may make an image poison."""
-_LONGEST_BACKOFF_S = 60.0
 _MEMORY_KILLS_FORGIVEN = 3
 _FAILURES_OF_ONE_REPLICA = 3
-_FAILED_STARTS = 3
-
-
-@dataclass(frozen=True)
-class FleetSpec:
-    """All that the Fleet needs to know of the run.
-
-    session: the driver process it belongs to; policy: where there is room for replicas, decided once for the run;
-    replica_class: what a replica runs, a class with the constructor and methods of `pipeline.replica.Replica`.
-    """
-
-    config: Config
-    store: RunStore
-    session: str
-    replica: ReplicaSpec
-    policy: SlotPolicy
-    replica_class: type = Replica
-
-
-@dataclass(frozen=True)
-class Grant:
-    """A lease as its holder sees it. handle: the replica's actor; card, node_type: where it runs."""
-
-    lease_id: str
-    replica_id: str
-    handle: Any
-    node_id: str
-    node_type: str
-    card: str
-
-
-@dataclass
-class FleetStatus:
-    """What the driver shows: replicas that can work and that start, images under way.
-
-    stalled: why there has been none for too long; broken: why there can never be one.
-    """
-
-    ready: int
-    starting: int
-    images_under_way: int
-    leases: int
-    stalled: str | None
-    broken: str | None
-
-
-@dataclass
-class _Request:
-    holder: str
-    node_id: str
-    work: Work
-    granted: asyncio.Future[Grant | None] = field(default_factory=asyncio.Future)
-
-
-@dataclass(frozen=True)
-class _Failure:
-    """Failed starts in one slot, one after the other."""
-
-    count: int
-    retry_at: float
-    error: str
 
 
 class Fleet:
@@ -104,19 +40,20 @@ class Fleet:
     def __init__(self, spec: FleetSpec) -> None:
         self._spec = spec
         self._book = LeaseBook(spec.config.fleet.lease_timeout_s, _HOLDER_TIMEOUT_S)
-        self._slots: dict[str, Slot] = {}
+        self._slots = SlotBook()
         self._placed: dict[str, Slot] = {}
         self._handles: dict[str, Any] = {}
-        self._waiting: list[_Request] = []
+        self._lost: dict[str, Lease] = {}
+        self._doubts: dict[Work, Slot] = {}
         self._verdicts: dict[str, asyncio.Future[None]] = {}
         self._under_way: Counter[str] = Counter()
         self._decoding: Counter[int] = Counter()
-        self._failures: dict[str, _Failure] = {}
         self._killed_because: dict[str, str] = {}
         self._killed_for_memory: set[str] = set()
         self._memory_kills: Counter[Work] = Counter()
+        self._notices: list[str] = []
         self._ready_at = time.monotonic()
-        self._was_ready = False
+        self._said_none = False
         self._numbers = itertools.count()
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop: asyncio.Task[None] | None = None
@@ -125,38 +62,98 @@ class Fleet:
         self._recall_strikes()
         self._log.write("fleet_started")
 
-    # ---- what the hand-over and the decoders ask ----
+    # ---- what the driver asks ----
+
+    async def expect(self, images: int) -> None:
+        """A round begins, with so many images to do."""
+        self._start()
+        self._book.expect(images)
+
+    async def status(self) -> FleetStatus:
+        """How it stands. Raises what ended the reconciling, if anything did."""
+        self._start()
+        if self._loop is not None and self._loop.done():
+            self._loop.result()
+        notices, self._notices = self._notices, []
+        return FleetStatus(
+            ready=self._book.ready(),
+            starting=len(self._book.replicas) - self._book.ready(),
+            images_under_way=sum(self._under_way.values()),
+            leases=len(self._book.leases),
+            stalled=self._stalled(),
+            broken=None if self._book.ready() else self._slots.unusable(),
+            cards=self._cards(),
+            notices=tuple(notices),
+        )
+
+    # ---- what the workers on chunks ask ----
+
+    async def decode_begins(self, chunk: int) -> int:
+        """How many attempts to decode this chunk began before and never ended."""
+        self._start()
+        unfinished = self._decoding[chunk]
+        self._decoding[chunk] += 1
+        return unfinished
+
+    async def decode_ends(self, chunk: int, images: int) -> None:
+        """The chunk is decoded, with so many planned images, whatever became of each."""
+        self._decoding.pop(chunk, None)
+        self._book.arrive(chunk, images)
 
     async def lease(self, holder: str, node_id: str, work: Work) -> Grant | None:
-        """A replica for this work, when one is free; None if the work is struck out and must be cut up."""
+        """A replica for the first images of this work, or all; None if the work is struck out and must be cut up."""
         self._start()
         self._book.hear(holder, time.monotonic())
         if self._book.struck_out(work):
             return None
-        request = _Request(holder, node_id, work)
-        self._waiting.append(request)
+        granted: asyncio.Future[Grant | None] = asyncio.Future()
+        self._book.request(Request(holder, node_id, work, granted))
         self._grant_waiting()
-        return await request.granted
+        return await granted
 
-    async def release(self, lease_id: str) -> None:
-        """The work of a lease is done."""
-        lease = self._book.leases.get(lease_id)
-        if lease is not None and self._book.release(lease_id):
+    async def release(self, lease_id: str, microbatch: int) -> None:
+        """The work of a lease is done. microbatch: what the replica runs now, which is less if memory ran out."""
+        self._lost.pop(lease_id, None)
+        lease = self._book.release(lease_id, time.monotonic())
+        if lease is not None:
+            self._convict(lease)
             self._book.replicas[lease.replica_id].failures = 0
-            self._under_way.pop(lease.replica_id, None)
-            self._grant_waiting()
+            self._note_microbatch(lease.replica_id, microbatch)
+            self._after(lease)
 
     async def failed(self, lease_id: str, error: str) -> None:
         """The model raised an error on the work of a lease: a strike. A replica that goes on failing is replaced."""
-        lease = self._book.leases.get(lease_id)
+        lease = self._book.abandon(lease_id, time.monotonic())
         if lease is None:
             return
+        replica = self._book.replicas[lease.replica_id]
+        replica.failures += 1
         self._strike(lease, f"error: {error}")
-        failures = self._book.replicas[lease.replica_id].failures + 1
-        await self.release(lease_id)
-        self._book.replicas[lease.replica_id].failures = failures
-        if failures >= _FAILURES_OF_ONE_REPLICA:
-            self._retire(lease.replica_id, f"failed {failures} times without a success, the last: {error}")
+        if replica.failures >= _FAILURES_OF_ONE_REPLICA:
+            self._retire(replica.replica_id, f"failed {replica.failures} times without a success, the last: {error}")
+        self._after(lease)
+
+    async def doubt(self, lease_id: str, work: Work) -> bool:
+        """Some scores of a lease's work are not finite: whether that is to be believed, and the lease is released.
+
+        If not, the card may be at fault: it gets no more work, and a second replica is to be asked. What that one
+        says is believed; if it finds nothing wrong, the first card is out of use for good.
+        """
+        lease = self._book.leases.get(lease_id)
+        if lease is None or work in self._doubts:
+            first = self._doubts.pop(work, None)
+            if first is not None:
+                self._slots.back_in_use(first)
+            return True
+        slot = self._placed[lease.replica_id]
+        self._book.abandon(lease_id, time.monotonic())
+        self._doubts[work] = slot
+        self._book.indivisible.add(work)
+        self._retire(lease.replica_id, "its scores are not finite")
+        if self._slots.in_use() > 1:
+            self._slots.out_of_use(slot, "its scores are not finite")
+        self._after(lease)
+        return False
 
     async def lost(self, lease_id: str) -> None:
         """The replica of a lease did not answer: returns when it is known whether that is a strike."""
@@ -178,58 +175,47 @@ class Fleet:
             self._under_way[replica_id] += images
             self._book.extend(replica_id, time.monotonic())
 
-    async def decode_begins(self, chunk: int) -> int:
-        """How many attempts to decode this chunk began before and never ended."""
-        self._start()
-        unfinished = self._decoding[chunk]
-        self._decoding[chunk] += 1
-        return unfinished
-
-    async def decode_ends(self, chunk: int) -> None:
-        """The chunk is decoded."""
-        self._decoding.pop(chunk, None)
-
-    async def status(self) -> FleetStatus:
-        """How it stands. Raises what ended the reconciling, if anything did."""
-        self._start()
-        if self._loop is not None and self._loop.done():
-            self._loop.result()
-        return FleetStatus(
-            ready=self._book.ready(),
-            starting=len(self._book.replicas) - self._book.ready(),
-            images_under_way=sum(self._under_way.values()),
-            leases=len(self._book.leases),
-            stalled=self._stalled(),
-            broken=self._cannot_start(),
-        )
-
     # ---- leases ----
 
     def _grant_waiting(self) -> None:
-        for request in list(self._waiting):
-            replica = self._book.idle(request.node_id, fresh=request.work.alone)
-            if replica is None:
-                return
-            self._waiting.remove(request)
-            if request.work.alone and replica.served:
+        for request, replica, work in self._book.grants(time.monotonic()):
+            if work.alone and replica.served:
                 self._replace_for(request, replica)
             else:
-                self._grant(request, replica)
+                self._grant(request, replica, work)
 
-    def _grant(self, request: _Request, replica: ReplicaRecord) -> None:
-        lease = self._book.grant(uuid.uuid4().hex, replica, request.holder, request.work, time.monotonic())
-        slot = self._placed[replica.replica_id]
-        handle = self._handles[replica.replica_id]
-        request.granted.set_result(
-            Grant(lease.lease_id, replica.replica_id, handle, slot.node_id, slot.node_type, slot.card)
+    def _grant(self, request: Request, replica: Replica, work: Work) -> None:
+        lease = self._book.grant(uuid.uuid4().hex, request, replica, work, time.monotonic())
+        slot, handle = self._placed[replica.replica_id], self._handles[replica.replica_id]
+        request.ticket.set_result(
+            Grant(lease.lease_id, work, replica.replica_id, handle, slot.node_id, slot.node_type, slot.card)
         )
-        self._log.write("lease", lease=lease.lease_id, replica=replica.replica_id, work=list(request.work))
+        self._log.write("lease", lease=lease.lease_id, replica=replica.replica_id, work=list(work))
+        self._look(replica)
 
-    def _replace_for(self, request: _Request, replica: ReplicaRecord) -> None:
+    def _replace_for(self, request: Request, replica: Replica) -> None:
         """Work that runs alone gets a process that has done nothing before."""
+        self._book.waiting.remove(request)
         slot = self._placed[replica.replica_id]
         self._retire(replica.replica_id, "replaced by a fresh one")
         self._begin_replica(slot, request)
+
+    def _after(self, lease: Lease) -> None:
+        """A lease has ended: its replica may take the next, if it is still there."""
+        if lease.replica_id in self._book.replicas:
+            self._under_way[lease.replica_id] = max(0, self._under_way[lease.replica_id] - len(lease.work))
+        self._look_again(lease.replica_id)
+
+    def _look(self, replica: Replica) -> None:
+        """Have the replica considered now, or a little before its lease is expected to end."""
+        wait = self._book.look(replica, time.monotonic())
+        if wait is not None:
+            asyncio.get_running_loop().call_later(wait, self._look_again, replica.replica_id)
+
+    def _look_again(self, replica_id: str) -> None:
+        if replica_id in self._book.replicas:
+            self._look(self._book.replicas[replica_id])
+        self._grant_waiting()
 
     def _strike(self, lease: Lease, cause: str) -> None:
         strikes = self._book.strike(lease.work)
@@ -243,14 +229,16 @@ class Fleet:
 
     # ---- the life of replicas ----
 
-    def _begin_replica(self, slot: Slot, request: _Request | None = None) -> None:
+    def _begin_replica(self, slot: Slot, request: Request | None = None) -> None:
         """Take a free slot and start a replica in it; the request that it is for, if any, gets it first."""
         replica_id = f"{slot.card}-{next(self._numbers)}-{uuid.uuid4().hex[:4]}"
-        self._book.replicas[replica_id] = ReplicaRecord(replica_id, slot.node_id, slot.slot)
+        self._book.replicas[replica_id] = Replica(
+            replica_id, slot.node_id, slot.slot, slot.placement.microbatch, slot.images_per_s or 0.0
+        )
         self._placed[replica_id] = slot
         self._spawn(self._start_replica(replica_id, slot, request))
 
-    async def _start_replica(self, replica_id: str, slot: Slot, request: _Request | None) -> None:
+    async def _start_replica(self, replica_id: str, slot: Slot, request: Request | None) -> None:
         started = time.monotonic()
         me = ray.get_runtime_context().current_actor
         handle = start_actor(slot, self._spec.replica_class, self._spec.replica, me, replica_id)
@@ -259,34 +247,38 @@ class Fleet:
             pid = await handle.ready.remote()
         except RayError as error:
             self._on_failed_start(slot, replica_id, last_line(error))
-        record = self._book.replicas.get(replica_id)
-        if record is None:  # it could not start, or its node died meanwhile
+        replica = self._book.replicas.get(replica_id)
+        if replica is None:  # it could not start, or its node died meanwhile
             if request is not None:
-                self._waiting.insert(0, request)
+                self._book.request(request)
+                self._grant_waiting()
             return
-        record.state = "idle"
-        self._failures.pop(slot.slot, None)
-        self._was_ready = True
-        load_s = round(time.monotonic() - started, 3)
+        self._slots.worked(slot)
+        self._log_ready(replica_id, slot, pid, time.monotonic() - started)
+        self._spawn(self._watch(replica_id, handle))
+        self._book.open(replica)
+        if request is not None:
+            self._grant(request, replica, request.work)
+        self._grant_waiting()
+
+    def _log_ready(self, replica_id: str, slot: Slot, pid: int, load_s: float) -> None:
         self._log.write(
             "replica_ready",
             replica=replica_id,
             node=slot.node_id,
             node_type=slot.node_type,
             card=slot.card,
+            num_gpus=slot.placement.num_gpus,
+            dtype=slot.placement.dtype,
+            microbatch=slot.placement.microbatch,
             pid=pid,
-            load_s=load_s,
+            load_s=round(load_s, 3),
         )
-        self._spawn(self._watch(replica_id, handle))
-        if request is not None:
-            self._grant(request, record)
-        self._grant_waiting()
 
     def _on_failed_start(self, slot: Slot, replica_id: str, error: str) -> None:
         self._retire(replica_id, f"could not start: {error}")
-        failures = self._failures[slot.slot].count + 1 if slot.slot in self._failures else 1
-        retry_at = time.monotonic() + min(2.0**failures, _LONGEST_BACKOFF_S)
-        self._failures[slot.slot] = _Failure(failures, retry_at, error)
+        if self._slots.failed(slot, error, time.monotonic()):
+            self._notices.append(f"a replica on {slot.card}, node {slot.node_id[:8]}, could not start: {error}")
 
     async def _watch(self, replica_id: str, handle: Any) -> None:
         try:
@@ -297,18 +289,27 @@ class Fleet:
             await self._on_death(replica_id, last_line(error))
 
     async def _on_death(self, replica_id: str, cause: str) -> None:
-        """A replica's process is gone: end its lease, and find out whether its work is to blame."""
+        """A replica's process is gone: end its leases, and find out whether the work that it did is to blame.
+
+        Of its leases only the first had begun. It may be done all the same, and its release still on the way.
+        """
         if replica_id not in self._book.replicas:
             return
         node_id = self._book.replicas[replica_id].node_id
         cause = self._killed_because.pop(replica_id, cause)
-        lease = self._retire(replica_id, cause)
-        if lease is None:
+        leases = self._retire(replica_id, cause)
+        if not leases:
             return
-        verdict = self._verdicts[lease.lease_id] = asyncio.Future()
-        await asyncio.sleep(_NODE_VERDICT_ALONE_S if lease.work.alone else _NODE_VERDICT_S)
-        if await self._blames_work(node_id, replica_id, lease.work):
-            self._strike(lease, cause)
+        verdict: asyncio.Future[None] = asyncio.Future()
+        for lease in leases:
+            self._lost[lease.lease_id] = lease
+            self._verdicts[lease.lease_id] = verdict
+        await asyncio.sleep(_NODE_VERDICT_ALONE_S if leases[0].work.alone else _NODE_VERDICT_S)
+        undone = [lease for lease in leases if self._lost.pop(lease.lease_id, None) is not None]
+        for lease in undone:
+            self._log.write("lease_lost", lease=lease.lease_id, replica=replica_id, begun=lease is undone[0])
+        if undone and await self._blames_work(node_id, replica_id, undone[0].work):
+            self._strike(undone[0], cause)
         verdict.set_result(None)
 
     async def _blames_work(self, node_id: str, replica_id: str, work: Work) -> bool:
@@ -324,16 +325,32 @@ class Fleet:
         self._memory_kills[work] += 1
         return self._memory_kills[work] > _MEMORY_KILLS_FORGIVEN
 
-    def _retire(self, replica_id: str, cause: str) -> Lease | None:
-        """Forget a replica and end its process; the lease on it, which has ended."""
+    def _retire(self, replica_id: str, cause: str) -> list[Lease]:
+        """Forget a replica and end its process; the leases on it, which have ended."""
         handle = self._handles.pop(replica_id, None)
         if handle is not None:
             ray.kill(handle)
         self._placed.pop(replica_id, None)
         self._under_way.pop(replica_id, None)
-        lease = self._book.drop(replica_id)
-        self._log.write("replica_gone", replica=replica_id, cause=cause, lease=lease and lease.lease_id)
-        return lease
+        leases = self._book.drop(replica_id)
+        self._log.write("replica_gone", replica=replica_id, cause=cause)
+        return leases
+
+    def _convict(self, lease: Lease) -> None:
+        """Work that another card had no finite scores for is done: so that card is at fault."""
+        self._book.indivisible.discard(lease.work)
+        slot = self._doubts.pop(lease.work, None)
+        if slot is not None:
+            self._notices.append(f"{slot.card} on node {slot.node_id[:8]} is not used any more: wrong scores")
+            self._log.write("card_fault", card=slot.card, node=slot.node_id, slot=slot.slot)
+
+    def _note_microbatch(self, replica_id: str, microbatch: int) -> None:
+        """Remember what memory allows on this kind of card."""
+        slot, replica = self._placed[replica_id], self._book.replicas[replica_id]
+        replica.microbatch = microbatch
+        if self._slots.fits(slot, microbatch):
+            self._log.write("out_of_memory", replica=replica_id, card=slot.card, microbatch=microbatch)
+            self._notices.append(f"{slot.card}: memory ran out, its micro-batch is {microbatch} now")
 
     # ---- reconciling ----
 
@@ -357,40 +374,61 @@ class Fleet:
         while True:
             if self._broken is not None:
                 raise self._broken
-            self._reconcile(await asyncio.to_thread(ray.nodes))
+            nodes, draining = await asyncio.gather(asyncio.to_thread(ray.nodes), asyncio.to_thread(draining_nodes))
+            self._reconcile([node for node in nodes if node["Alive"]], draining)
             await asyncio.sleep(_RECONCILE_EVERY_S)
 
-    def _reconcile(self, nodes: Sequence[Mapping[str, Any]]) -> None:
+    def _reconcile(self, nodes: Sequence[Mapping[str, Any]], draining: set[str]) -> None:
         """Compare the cluster's nodes with the replicas, and the leases with the clock."""
         now = time.monotonic()
-        slots = self._spec.policy.slots(nodes)
-        self._slots = {slot.slot: slot for slot in slots}
-        alive = {node["NodeID"] for node in nodes if node["Alive"]}
-        for record in list(self._book.replicas.values()):
-            if record.node_id not in alive:
-                self._spawn(self._on_death(record.replica_id, "its node is gone"))
+        self._slots.update(self._spec.policy.slots([node for node in nodes if node["NodeID"] not in draining]))
+        alive = {node["NodeID"] for node in nodes}
+        for replica in list(self._book.replicas.values()):
+            if replica.node_id not in alive:
+                self._spawn(self._on_death(replica.replica_id, "its node is gone"))
+            elif replica.node_id in draining:
+                self._drain(replica)
         self._fill_slots(now)
-        for lease in self._book.orphaned(now):
-            self._log.write("lease_orphaned", lease=lease.lease_id, holder=lease.holder)
-            self._spawn(self._settle(lease.replica_id))
-        self._waiting = [request for request in self._waiting if not self._book.is_silent(request.holder, now)]
-        for lease in self._book.overdue(now):
-            self._killed_because[lease.replica_id] = f"hung: no answer within {self._book.lease_timeout_s:g} s"
-            ray.kill(self._handles[lease.replica_id])
+        self._check_leases(now)
+        self._book.unpark()
+        self._grant_waiting()
+        self._note_replicas(now)
+
+    def _note_replicas(self, now: float) -> None:
         if self._book.ready():
-            self._ready_at = now
-            self._was_ready = True
+            self._ready_at, self._said_none = now, False
+        elif self._slots.has_worked and not self._said_none:
+            self._said_none = True
+            timeout = self._spec.config.fleet.stall_timeout_s
+            self._notices.append(f"no replica is left: waiting up to fleet.stall_timeout_s={timeout:g} for another")
+
+    def _drain(self, replica: Replica) -> None:
+        """A replica on a node that is about to go finishes what it has, and gets nothing more."""
+        if replica.state in ("ready", "settling"):
+            self._log.write("replica_draining", replica=replica.replica_id)
+            self._book.drain(replica)
+        if replica.state == "draining" and not replica.leases:
+            self._retire(replica.replica_id, "its node drains")
 
     def _fill_slots(self, now: float) -> None:
         """Start replicas where there is room, but no more than `fleet.max_replicas` in all."""
-        taken = {record.slot for record in self._book.replicas.values()}
-        most = self._spec.config.fleet.max_replicas or len(self._slots)
-        for slot in self._slots.values():
-            failure = self._failures.get(slot.slot)
-            if slot.slot in taken or (failure is not None and now < failure.retry_at):
-                continue
+        taken = {replica.slot for replica in self._book.replicas.values()}
+        most = self._spec.config.fleet.max_replicas or len(self._slots.slots)
+        for slot in self._slots.free(taken, now):
             if len(self._book.replicas) < most:
                 self._begin_replica(slot)
+
+    def _check_leases(self, now: float) -> None:
+        """Free the leases of the dead, and end replicas that hang."""
+        for lease in self._book.orphaned(now):
+            self._log.write("lease_orphaned", lease=lease.lease_id, holder=lease.holder)
+            self._spawn(self._settle(lease.replica_id))
+        self._book.withdraw(now)
+        for replica_id in {lease.replica_id for lease in self._book.overdue(now)}:
+            self._killed_because[replica_id] = (
+                f"hung: no answer within fleet.lease_timeout_s={self._spec.config.fleet.lease_timeout_s:g}"
+            )
+            ray.kill(self._handles[replica_id])
 
     async def _settle(self, replica_id: str) -> None:
         """A replica whose holder died is leased again when it has come to the end of what it was doing."""
@@ -398,38 +436,38 @@ class Fleet:
         if handle is None:
             return
         try:
-            await asyncio.wait_for(_answer(handle.ready.remote()), self._book.lease_timeout_s)
+            await asyncio.wait_for(_answer(handle.ready.remote()), self._spec.config.fleet.lease_timeout_s)
         except TimeoutError:
             self._killed_because[replica_id] = "hung: no answer after its holder died"
             ray.kill(handle)
             return
         except RayError:
             return  # its watch tells of the death
-        if replica_id in self._book.replicas:
-            self._book.replicas[replica_id].state = "idle"
+        replica = self._book.replicas.get(replica_id)
+        if replica is not None and replica.state == "settling":
             self._under_way.pop(replica_id, None)
+            self._book.open(replica)
+            self._look(replica)
             self._grant_waiting()
 
-    def _cannot_start(self) -> str | None:
-        """Why waiting is useless: every slot has failed again and again, and none has ever worked."""
-        if self._book.ready() or self._was_ready or not self._slots:
-            return None
-        failures = [self._failures.get(slot) for slot in self._slots]
-        if any(failure is None or failure.count < _FAILED_STARTS for failure in failures):
-            return None
-        errors = sorted({failure.error for failure in failures if failure is not None})
-        return f"the model could not be loaded, {_FAILED_STARTS} times in every replica: {'; '.join(errors)}"
+    # ---- how it stands ----
+
+    def _cards(self) -> dict[str, CardStatus]:
+        cards: dict[str, CardStatus] = {}
+        for replica in self._book.replicas.values():
+            if replica.state != "starting":
+                card = self._placed[replica.replica_id].card
+                before = cards.get(card, CardStatus(0, 0.0))
+                speed = replica.images_per_s if replica.is_measured else 0.0
+                cards[card] = CardStatus(before.replicas + 1, before.images_per_s + speed)
+        return dict(sorted(cards.items()))
 
     def _stalled(self) -> str | None:
         """Why no replica can work, once that has lasted for `fleet.stall_timeout_s`."""
         timeout = self._spec.config.fleet.stall_timeout_s
         if self._book.ready() or time.monotonic() - self._ready_at < timeout:
             return None
-        wanted = f"{len(self._slots)} replica(s) on {', '.join(sorted({s.card for s in self._slots.values()}))}"
-        there = "; ".join(sorted({f"{f.count} failed starts, the last: {f.error}" for f in self._failures.values()}))
-        if not self._slots:
-            wanted, there = "at least one replica", "the cluster has no GPU and no CPU to spare for one"
-        return f"no replica of the model for {timeout:g} s: wanted {wanted}; {there or 'none has started yet'}"
+        return f"no replica of the model for {timeout:g} s: {self._slots.account()}"
 
 
 async def _answer(reference: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The flow of chunks through Ray Data: feed → fetch + decode → hand-over to leased replicas → commit."""
+"""The flow of chunks through Ray Data: feed → fetch + decode + hand-over to leased replicas + commit."""
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -9,33 +9,37 @@ import pyarrow as pa
 import ray
 from ray.data import ActorPoolStrategy, DataContext, Dataset, ExecutionResources
 
-from pipeline.decode import Decoder
+from pipeline.chunk_worker import ChunkWorker
 from pipeline.feed import waves
-from pipeline.handover import HandOver
 from pipeline.job import Job
 
-_IN_FLIGHT_BYTES = 1 << 30
-"""Bound of the pixels that one hand-over actor holds, each chunk's copy for the replica counted."""
+_WORKER_CPUS = 0.5
+"""What Ray reserves for a worker, of the CPU that it gets: so those of a node that dies find room on the others."""
+_SPANS_AT_ONCE = 2
+"""Of one worker, so that it never runs dry between two."""
 
 
 @dataclass(frozen=True)
 class FlowShape:
     """How wide the flow is.
 
-    decoders: decoding actors, of one CPU each; handovers: hand-over actors; replicas: to be kept busy;
-    chunk_bytes: pixels of a full chunk.
+    workers: processes that decode and hand over, one for each CPU; replicas: to be kept busy;
+    chunk_bytes: pixels of a full chunk; worker_bytes: of the object store, for the pixels of one worker.
     """
 
-    decoders: int
-    handovers: int
+    workers: int
     replicas: int
     chunk_bytes: int
+    worker_bytes: int
 
     @property
-    def chunks_per_handover(self) -> int:
-        """Chunks that a hand-over actor has under way: twice its share of the replicas, bounded in bytes."""
-        wanted = -(-2 * self.replicas // self.handovers) + 1
-        return max(1, min(wanted, _IN_FLIGHT_BYTES // (2 * max(1, self.chunk_bytes))))
+    def chunks_per_worker(self) -> int:
+        """Chunks that a worker has under way: its share of what three times the replicas take, bounded in bytes.
+
+        One more is being decoded, and one fetched. Pixels count twice, as they are copied into the object store.
+        """
+        wanted = -(-3 * self.replicas // self.workers) + 2
+        return max(1, min(wanted, self.worker_bytes // (2 * max(1, self.chunk_bytes))))
 
 
 def tag_chunks(job: Job, fleet: Any, chunks: Sequence[int], shape: FlowShape) -> Iterator[dict[str, Any]]:
@@ -44,7 +48,7 @@ def tag_chunks(job: Job, fleet: Any, chunks: Sequence[int], shape: FlowShape) ->
     The next wave is built while one runs.
     """
     _set_context(shape)
-    coming = waves(chunks, shape.decoders)
+    coming = waves(chunks, shape.workers)
     with ThreadPoolExecutor(1, thread_name_prefix="feed") as builder:
         following = builder.submit(_next_dataset, coming, job, fleet, shape)
         while (dataset := following.result()) is not None:
@@ -60,32 +64,24 @@ def _next_dataset(coming: Iterator[list[list[int]]], job: Job, fleet: Any, shape
 
 def _dataset(wave: list[list[int]], job: Job, fleet: Any, shape: FlowShape) -> Dataset:
     fed = ray.data.from_items([{"chunks": span} for span in wave], override_num_blocks=len(wave))
-    decoded = fed.map_batches(
-        Decoder,
-        fn_constructor_args=(job, fleet),
-        batch_size=None,
-        batch_format="pyarrow",
-        compute=ActorPoolStrategy(min_size=1, max_size=shape.decoders, max_tasks_in_flight_per_actor=2),
-        num_cpus=1,
-    )
-    return decoded.map_batches(
-        HandOver,
-        fn_constructor_args=(job, fleet),
+    return fed.map_batches(
+        ChunkWorker,
+        fn_constructor_args=(job, fleet, shape.chunks_per_worker),
         batch_size=None,
         batch_format="pyarrow",
         compute=ActorPoolStrategy(
-            size=shape.handovers,
-            max_tasks_in_flight_per_actor=shape.chunks_per_handover,
-            max_concurrent_calls_per_actor=shape.chunks_per_handover,
+            size=min(shape.workers, len(wave)),
+            max_tasks_in_flight_per_actor=_SPANS_AT_ONCE,
+            max_concurrent_calls_per_actor=_SPANS_AT_ONCE,
         ),
-        num_cpus=0,
+        num_cpus=_WORKER_CPUS,
     )
 
 
 def _set_context(shape: FlowShape) -> None:
     context = DataContext.get_current()
     context.enable_progress_bars = False
-    # A row is a chunk: no two of them may wait for each other in one block, and a row cannot be split.
+    # An outcome is a block: the driver hears of each chunk at once.
     context.target_max_block_size = 1
-    # The rest of the CPUs belongs to replicas: a decoder that Ray Data wants there would be pending for ever.
-    context.execution_options.resource_limits = ExecutionResources(cpu=shape.decoders)
+    # The rest of the CPUs belongs to replicas: a worker that Ray Data wants there would be pending for ever.
+    context.execution_options.resource_limits = ExecutionResources(cpu=shape.workers * _WORKER_CPUS)

@@ -4,27 +4,26 @@ import asyncio
 import time
 import uuid
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import ray
-from numpy.typing import NDArray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from pipeline.chunks import commit_chunk
+from pipeline.decode import DecodedChunk
 from pipeline.error_kinds import ERROR_KINDS
 from pipeline.errors import StoreError, last_line
 from pipeline.events import EventLog
-from pipeline.fleet import Grant
+from pipeline.fleet_messages import Grant
 from pipeline.job import Job
 from pipeline.leases import STRIKES_OUT, Work
 from pipeline.names import Naming
 from pipeline.plan import PLAN
 from pipeline.remote import ask_async
 from pipeline.replica import Tagged
-from pipeline.tables import from_ipc, to_ipc, with_attempt
+from pipeline.tables import to_ipc, with_attempt
 from pipeline.tagging import Part, rejected_part, tag_table, tagged_part
 from ramcore.bundle import read_vocabulary
 
@@ -48,19 +47,36 @@ may mean an outage: the driver decides, the finished table is in `held`) or "fai
 
 @dataclass
 class _Course:
-    """How the tagging of one chunk went: what the ledger needs, of the attempt that won."""
+    """How the tagging of one chunk went, for the ledger: the pieces that were done, in order of time."""
 
-    grant: Grant | None = None
-    tagged: Tagged | None = None
-    wait_s: float = 0.0
-    model_s: float = 0.0
-    call_s: float = 0.0
+    pieces: list[dict[str, Any]] = field(default_factory=list)
+
+    def add(self, grant: Grant, tagged: Tagged, asked: float, called: float) -> None:
+        """A piece is done. asked, called: when the lease was asked for and came, seconds since 1970."""
+        now = time.time()
+        self.pieces.append(
+            {
+                "images": len(grant.work),
+                "node_id": grant.node_id,
+                "node_type": grant.node_type,
+                "card": grant.card,
+                "replica": grant.replica_id,
+                "dtype": tagged.dtype,
+                "microbatch": tagged.microbatch,
+                "peak_vram_bytes": tagged.peak_vram_bytes,
+                "wait_s": called - asked,
+                "transfer_s": max(0.0, now - called - tagged.model_s),
+                "model_s": tagged.model_s,
+                "started_at": called,
+                "ended_at": now,
+            }
+        )
 
 
 class HandOver:
-    """Async callable class of a Ray Data actor pool: rows of decode.PIXELS_SCHEMA in, OUTCOME_SCHEMA out.
+    """Takes decoded chunks to replicas, and their tags to the run folder.
 
-    Several run at once, and each has several chunks under way. One that dies loses nothing: its leases are freed
+    Several chunks of one process are under way at once. If the process dies nothing is lost: its leases are freed
     when it is no longer heard of, and Ray Data runs its chunks again.
     """
 
@@ -72,71 +88,64 @@ class HandOver:
         self._holder = f"handover-{uuid.uuid4().hex[:8]}"
         self._node_id = ray.get_runtime_context().get_node_id()
         self._log = EventLog(job.store, job.session, self._holder)
-        self._heartbeat: asyncio.Task[None] | None = None
 
-    async def __call__(self, chunks: pa.Table) -> pa.Table:
-        """Tag and commit some decoded chunks."""
-        if self._heartbeat is None:
-            self._heartbeat = asyncio.create_task(self._beat())
-        outcomes = await asyncio.gather(*(self._chunk(chunks, row) for row in range(chunks.num_rows)))
-        return pa.Table.from_pylist(outcomes, schema=OUTCOME_SCHEMA)
-
-    async def _beat(self) -> None:
+    async def beat(self) -> None:
+        """Tell the Fleet for ever that the holder of its leases is alive."""
         while True:
             with suppress(RayActorError):  # dead for long; the leases that this holder asks for fail on their own
                 await ask_async(self._fleet, "hear", self._holder)
             await asyncio.sleep(_HEARTBEAT_S)
 
-    async def _chunk(self, chunks: pa.Table, row: int) -> dict[str, Any]:
-        chunk = chunks["chunk"][row].as_py()
-        if not chunks["rows"][row].is_valid:
-            return {"chunk": chunk, "outcome": "beaten", "rows": 0, "tagged": 0, "retriable": 0, "rejects": []}
-        rows = from_ipc(chunks["rows"][row].as_buffer())
-        pixels = self._pixels(chunks["pixels"][row].as_buffer())
+    async def finish(self, decoded: DecodedChunk) -> dict[str, Any]:
+        """Tag and commit a chunk; what became of it, as a row of OUTCOME_SCHEMA."""
         course = _Course()
-        parts = await self._tag(pixels, Work(chunk, 0, len(pixels)), course)
-        tagged = await asyncio.to_thread(tag_table, rows, parts, self._vocabulary, self._naming)
-        table = with_attempt(tagged, self._attempt(chunks, row, course))
-        return await self._commit(chunk, table)
-
-    def _pixels(self, buffer: pa.Buffer) -> NDArray[np.uint8]:
-        size = self._job.image_size
-        return np.frombuffer(buffer, dtype=np.uint8).reshape(-1, size, size, 3)
+        parts = await self._tag(decoded, course)
+        tagged = await asyncio.to_thread(tag_table, decoded.rows, parts, self._vocabulary, self._naming)
+        return await self._commit(decoded.chunk, with_attempt(tagged, self._attempt(decoded, course)))
 
     # ---- tag ----
 
-    async def _tag(self, pixels: NDArray[np.uint8], work: Work, course: _Course) -> list[Part]:
-        if not len(work):
+    async def _tag(self, decoded: DecodedChunk, course: _Course) -> list[Part]:
+        if not len(decoded.pixels):
             return []
-        # Put once, here: however often a replica is lost, another gets the same object without a further copy.
-        reference = await asyncio.to_thread(ray.put, pixels)
-        return await self._tag_work(reference, work, course, "")
+        # Put once, here: however many replicas work on it, each node gets the same object without a further copy.
+        reference = await asyncio.to_thread(ray.put, decoded.pixels)
+        work = Work(decoded.chunk, 0, len(decoded.pixels))
+        decoded.drop_pixels()
+        return await self._tag_work(reference, work, course)
 
-    async def _tag_work(self, pixels: Any, work: Work, course: _Course, last_error: str) -> list[Part]:
-        """Tag until it is done, or cut up what kills its replicas until one image is left and is poison."""
-        while True:
-            asked = time.monotonic()
-            grant: Grant | None = await ask_async(self._fleet, "lease", self._holder, self._node_id, work)
-            if grant is None:
-                return await self._tag_struck_out(pixels, work, course, last_error)
-            course.wait_s += time.monotonic() - asked
-            try:
-                return [await self._call(grant, pixels, work, course)]
-            except RayTaskError as error:
-                last_error = last_line(error)
-                await ask_async(self._fleet, "failed", grant.lease_id, last_error)
-            except RayError:
-                last_error = ""
-                await ask_async(self._fleet, "lost", grant.lease_id)
+    async def _tag_work(self, pixels: Any, work: Work, course: _Course, last_error: str = "") -> list[Part]:
+        """Tag in as many pieces as the Fleet hands out, at once, or cut up what kills its replicas."""
+        pieces: list[asyncio.Task[list[Part]]] = []
+        rest: Work | None = work
+        async with asyncio.TaskGroup() as group:
+            while rest is not None:
+                asked = time.time()
+                grant: Grant | None = await ask_async(self._fleet, "lease", self._holder, self._node_id, rest)
+                if grant is None:
+                    pieces.append(group.create_task(self._tag_struck_out(pixels, rest, course, last_error)))
+                    break
+                pieces.append(group.create_task(self._tag_granted(pixels, grant, course, asked)))
+                rest = rest.split(len(grant.work))[1]
+        return [part for piece in pieces for part in piece.result()]
 
-    async def _call(self, grant: Grant, pixels: Any, work: Work, course: _Course) -> Part:
-        called = time.monotonic()
-        tagged: Tagged = await grant.handle.tag.remote(pixels, work.first, work.last)
-        self._fleet.release.remote(grant.lease_id)
-        course.call_s += time.monotonic() - called
-        course.model_s += tagged.model_s
-        course.grant, course.tagged = grant, tagged
-        return tagged_part(tagged.selection, tagged.captions)
+    async def _tag_granted(self, pixels: Any, grant: Grant, course: _Course, asked: float) -> list[Part]:
+        """Tag one piece; if its replica is lost or fails, another tries the same piece."""
+        work, called = grant.work, time.time()
+        try:
+            tagged: Tagged = await grant.handle.tag.remote(pixels, work.first, work.last)
+        except RayTaskError as error:
+            await ask_async(self._fleet, "failed", grant.lease_id, last_line(error))
+            return await self._tag_work(pixels, work, course, last_line(error))
+        except RayError:
+            await ask_async(self._fleet, "lost", grant.lease_id)
+            return await self._tag_work(pixels, work, course)
+        finite = bool(tagged.selection.finite.all())
+        if not finite and not await ask_async(self._fleet, "doubt", grant.lease_id, work):
+            return await self._tag_work(pixels, work, course)
+        self._fleet.release.remote(grant.lease_id, tagged.microbatch)
+        course.add(grant, tagged, asked, called)
+        return [tagged_part(tagged.selection, tagged.captions)]
 
     async def _tag_struck_out(self, pixels: Any, work: Work, course: _Course, last_error: str) -> list[Part]:
         if not work.alone:
@@ -165,26 +174,16 @@ class HandOver:
             return {**outcome, "outcome": "failed", "detail": str(error)}
         return {**outcome, "outcome": "committed" if first else "beaten"}
 
-    def _attempt(self, chunks: pa.Table, row: int, course: _Course) -> dict[str, Any]:
-        grant, tagged = course.grant, course.tagged
+    def _attempt(self, decoded: DecodedChunk, course: _Course) -> dict[str, Any]:
         return {
             "plan_hash": self._job.plan_hash,
             "session": self._job.session,
-            "decode_node_id": chunks["node_id"][row].as_py(),
-            "node_id": grant and grant.node_id,
-            "node_type": grant and grant.node_type,
-            "card": grant and grant.card,
-            "replica": grant and grant.replica_id,
-            "dtype": tagged and tagged.dtype,
-            "microbatch": tagged and tagged.microbatch,
-            "peak_vram_bytes": tagged and tagged.peak_vram_bytes,
-            "fetch_s": chunks["fetch_s"][row].as_py(),
-            "decode_s": chunks["decode_s"][row].as_py(),
-            "wait_s": course.wait_s,
-            "transfer_s": max(0.0, course.call_s - course.model_s),
-            "model_s": course.model_s,
-            "started_at": chunks["started_at"][row].as_py(),
+            "decode_node_id": self._node_id,
+            "fetch_s": decoded.fetch_s,
+            "decode_s": decoded.decode_s,
+            "started_at": decoded.started_at,
             "ended_at": time.time(),
+            "pieces": course.pieces,
         }
 
 

@@ -63,6 +63,10 @@ class RunProgress:
         self._finished += rows
         self._rejects.update(rejects)
 
+    def say(self, notice: str) -> None:
+        """Print a line above the bar."""
+        self._console.print(notice, soft_wrap=True, highlight=False, markup=False)
+
     def show(self, under_way: int, note: str) -> None:
         """Draw. under_way: images of unfinished chunks that the replicas have done; note: what is waited for."""
         self._note = note

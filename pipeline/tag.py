@@ -15,7 +15,7 @@ from pipeline.config import Config
 from pipeline.driver import drive, pending_chunks
 from pipeline.errors import InputError, PinnedError
 from pipeline.finalize import finalize
-from pipeline.fleet import FleetSpec
+from pipeline.fleet_messages import FleetSpec
 from pipeline.flow import FlowShape
 from pipeline.job import Job
 from pipeline.manifest import Input, open_input, still_there
@@ -33,8 +33,6 @@ from ramcore.describe import count_parameters
 _CHUNKS_PER_REPLICA = 8
 _FEWEST_CHUNK_ROWS, _MOST_CHUNK_ROWS = 16, 256
 _VALUE_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
-_HANDOVERS = 8
-"""Hand-over actors at most: one for each node up to here."""
 
 
 @dataclass(frozen=True)
@@ -140,10 +138,10 @@ def _tag_pending(
     replica = ReplicaSpec(job.bundle, plan.pinned["bundle"], output.score_floor, output.top_k, captions)
     fleet = start_fleet(FleetSpec(config, store, session, replica, policy, replica_class))
     flow = FlowShape(
-        decoders=shape.decoders,
-        handovers=min(shape.nodes, _HANDOVERS),
+        workers=shape.decoders,
         replicas=len(shape.slots),
         chunk_bytes=max(plan.chunk_rows(0), 1) * size * size * 3,
+        worker_bytes=shape.worker_bytes,
     )
     done = plan.counts["planned"] - sum(plan.chunk_rows(chunk) for chunk in pending_chunks(store, plan))
     with RunProgress(console, total=plan.counts["planned"], done=done) as progress:

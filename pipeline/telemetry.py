@@ -13,10 +13,11 @@ from pipeline.tables import TELEMETRY_SCHEMA, attempt_of
 def telemetry_table(store: RunStore, chunks: dict[int, str]) -> pa.Table:
     """Telemetry of the run, in order of chunk. chunks: the object of each committed chunk.
 
+    A chunk that several replicas shared has a row for each piece; fetch, decode, commit and bytes are with the first.
     outcome is "committed"; "beaten" where another driver was first; "died" where the replica was lost.
     """
     commits, others = _from_events(store)
-    rows = [_won(store, chunk, name, commits.get(chunk)) for chunk, name in chunks.items()]
+    rows = [row for chunk, name in chunks.items() for row in _won(store, chunk, name, commits.get(chunk))]
     return pa.Table.from_pylist(sorted([*rows, *others], key=_order), schema=TELEMETRY_SCHEMA)
 
 
@@ -24,15 +25,19 @@ def _order(row: dict[str, Any]) -> tuple[int, int, str]:
     return row["chunk"], row.get("started_at") or 0, row["outcome"]
 
 
-def _won(store: RunStore, chunk: int, name: str, commit_s: float | None) -> dict[str, Any]:
+def _won(store: RunStore, chunk: int, name: str, commit_s: float | None) -> list[dict[str, Any]]:
     with store.open(name) as file:
         parquet = pq.ParquetFile(file)
         attempt = attempt_of(parquet.schema_arrow)
-        sizes = parquet.read(columns=["image_bytes"])["image_bytes"]
-    row = {name: attempt.get(name) for name in TELEMETRY_SCHEMA.names}
-    row |= {"chunk": chunk, "outcome": "committed", "images": len(sizes), "commit_s": commit_s}
-    row["bytes"] = sum(filter(None, sizes.to_pylist()))
-    return row | {key: _milliseconds(attempt[key]) for key in ("started_at", "ended_at")}
+        sizes = parquet.read(columns=["image_bytes"])["image_bytes"].to_pylist()
+    whole = {"fetch_s": attempt["fetch_s"], "decode_s": attempt["decode_s"], "commit_s": commit_s}
+    whole["bytes"] = sum(filter(None, sizes))
+    pieces = attempt["pieces"] or [{"images": 0, "started_at": attempt["started_at"], "ended_at": attempt["ended_at"]}]
+    rows = []
+    for position, piece in enumerate(pieces):
+        row = {"chunk": chunk, "outcome": "committed", **piece, **(whole if position == 0 else {})}
+        rows.append(row | {key: _milliseconds(piece[key]) for key in ("started_at", "ended_at")})
+    return rows
 
 
 def _from_events(store: RunStore) -> tuple[dict[int, float], list[dict[str, Any]]]:
@@ -47,7 +52,7 @@ def _from_events(store: RunStore) -> tuple[dict[int, float], list[dict[str, Any]
                 replicas[event["replica"]] = event
             case "lease":
                 leases[event["lease"]] = event
-            case "replica_gone" if event["lease"] in leases:
+            case "lease_lost" if event["begun"] and event["lease"] in leases:
                 others.append(_died(leases[event["lease"]], event, replicas.get(event["replica"], {})))
             case "commit" if event["first"]:
                 commits[event["chunk"]] = event["commit_s"]

@@ -76,10 +76,10 @@ def test_driver_killed_and_run_again(run: Run, undisturbed: Path, share: float, 
     assert_same_results(run.out, undisturbed)
 
 
-@pytest.mark.parametrize("victim", ["ReplicaActor", "Decoder", "HandOver", "Fleet"])
+@pytest.mark.parametrize("victim", ["ReplicaActor", "ChunkWorker", "Fleet"])
 def test_worker_killed(run: Run, undisturbed: Path, victim: str, seed: int) -> None:
-    """SIGKILL of a replica, a decoder, a hand-over or the Fleet in mid-run: the run goes on and ends the same."""
-    chunks = 1 if victim == "Decoder" else random.Random(seed).randint(3, CHUNKS - 8)
+    """SIGKILL of a replica, a decoder or the Fleet in mid-run: the run goes on and ends the same."""
+    chunks = 1 if victim == "ChunkWorker" else random.Random(seed).randint(3, CHUNKS - 8)
     with ended(run.start()) as process:
         wait_until(process, lambda: run.committed() >= chunks)
         victims = workers(process.pid, victim)

@@ -1,88 +1,228 @@
 """Leases, strikes and what gets cut up."""
 
+from collections.abc import Iterable
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.leases import LeaseBook, Replica, Work
+from pipeline.leases import LOOK_AHEAD_S, Lease, LeaseBook, Replica, Request, Work
+
+LONG_RUN = 1_000_000
 
 
-def book_with(*replicas: str, node: str = "n1") -> LeaseBook:
+def book_with(*speeds: float, coming: int = LONG_RUN, nodes: Iterable[str] = (), microbatch: int = 4) -> LeaseBook:
+    """Ready replicas "r0", "r1", … of these speeds, each on a node of its own unless told otherwise."""
     book = LeaseBook(lease_timeout_s=100, holder_timeout_s=10)
-    for replica_id in replicas:
-        book.replicas[replica_id] = Replica(replica_id, node, f"{node}/{replica_id}", state="idle")
+    book.expect(coming)
+    for index, (speed, node) in enumerate(zip(speeds, [*nodes] or [f"n{i}" for i in range(len(speeds))], strict=True)):
+        replica = book.replicas[f"r{index}"] = Replica(f"r{index}", node, f"{node}/{index}", microbatch, speed)
+        book.open(replica)
     return book
 
 
-def test_a_replica_has_one_lease_at_a_time() -> None:
-    """A leased replica is not offered again until it is released."""
-    book = book_with("r1")
-    lease = book.grant("l1", book.replicas["r1"], "holder", Work(0, 0, 4), now=0)
-    assert book.idle("n1", fresh=False) is None
-    assert book.release(lease.lease_id)
-    assert book.idle("n1", fresh=False) is book.replicas["r1"]
+def ask(book: LeaseBook, *works: Work, node: str = "elsewhere", now: float = 0.0) -> list[Lease]:
+    """Request work, and grant what can be granted."""
+    for work in works:
+        book.arrive(work.chunk, len(work))
+        book.request(Request("holder", node, work))
+    leases = []
+    for request, replica, work in book.grants(now):
+        leases.append(book.grant(f"l{len(book.leases)}-{work.chunk}-{work.first}", request, replica, work, now))
+        rest = request.work.split(len(work))[1]
+        if rest is not None:
+            book.request(Request(request.holder, request.node_id, rest))
+    return leases
+
+
+def chunk(number: int, images: int = 16) -> Work:
+    return Work(number, 0, images)
+
+
+def test_a_slow_replica_gets_its_next_lease_only_when_it_is_about_to_be_idle() -> None:
+    """One that takes 16 s is left alone for 15 of them; nothing is committed to it before."""
+    book = book_with(1.0)
+    assert [lease.work for lease in ask(book, chunk(0), chunk(1))] == [chunk(0)]
+    assert book.look(book.replicas["r0"], now=0) == 16 - LOOK_AHEAD_S
+    assert ask(book, now=14) == []
+    assert book.look(book.replicas["r0"], now=15.5) is None
+    assert [lease.work for lease in ask(book, now=15.5)] == [chunk(1)]
+
+
+def test_a_fast_replica_has_two_leases_and_no_more() -> None:
+    """The pixels of the second travel while it works on the first."""
+    book = book_with(100.0)
+    assert [lease.work.chunk for lease in ask(book, chunk(0), chunk(1), chunk(2))] == [0, 1]
+    book.release("l0-0-0", now=0.16)
+    assert [lease.work.chunk for lease in ask(book, now=0.16)] == [2]
 
 
 def test_release_of_an_unknown_lease_changes_nothing() -> None:
     """A lease of a Fleet that was restarted meanwhile is not an error."""
-    assert not book_with("r1").release("of another life")
+    assert book_with(1.0).release("of another life", now=0) is None
 
 
-def test_replicas_on_the_asking_node_come_first() -> None:
-    """Pixels stay on their node while a replica there is free."""
-    book = book_with("r1", node="far")
-    book.replicas["r2"] = Replica("r2", "near", "near/0", state="idle", served=5)
-    found = book.idle("near", fresh=False)
-    assert found is not None
-    assert found.replica_id == "r2"
+def test_pixels_stay_on_their_node_while_a_replica_there_has_room() -> None:
+    """Also if another one is faster."""
+    book = book_with(1.0, 50.0, nodes=["near", "far"])
+    (lease,) = ask(book, chunk(0), node="near")
+    assert lease.replica_id == "r0"
 
 
-def test_fresh_work_prefers_a_process_that_has_done_nothing() -> None:
-    """Work that runs alone takes a never-used replica even on another node."""
-    book = book_with("used", node="near")
-    book.replicas["used"].served = 3
-    book.replicas["new"] = Replica("new", "far", "far/0", state="idle")
-    found = book.idle("near", fresh=True)
-    assert found is not None
-    assert found.replica_id == "new"
+def test_a_replica_takes_work_of_its_own_node_first() -> None:
+    """Even if other work has waited for longer."""
+    book = book_with(1.0, nodes=["near"])
+    book.request(Request("holder", "far", chunk(0)))
+    (lease,) = ask(book, chunk(1), node="near")
+    assert lease.work.chunk == 1
+
+
+def test_the_fastest_idle_replica_goes_first() -> None:
+    """Where no replica is beside the pixels."""
+    (lease,) = ask(book_with(1.0, 9.0, 4.0), chunk(0))
+    assert lease.replica_id == "r1"
+
+
+def test_the_rest_of_a_chunk_goes_before_new_chunks() -> None:
+    """So that a chunk that is begun gets committed."""
+    book = book_with(1.0)
+    book.request(Request("holder", "n", chunk(5)))
+    (lease,) = ask(book, Work(4, 8, 16))
+    assert lease.work.chunk == 4
+
+
+def test_at_the_end_a_slow_replica_gets_only_what_it_can_finish_in_time() -> None:
+    """Of 32 last images at speeds 1 and 7, the slow one gets 4: both end after 4 s."""
+    book = book_with(1.0, 7.0, coming=32)
+    shares = {lease.replica_id: len(lease.work) for lease in ask(book, chunk(0, 32))}
+    assert shares == {"r0": 4, "r1": 28}
+
+
+def test_the_last_images_are_not_given_to_a_slow_replica_at_all() -> None:
+    """It would be done long after the fast one, which is still busy."""
+    book = book_with(1.0, 20.0, coming=20)
+    assert [lease.replica_id for lease in ask(book, chunk(0))] == ["r1"]
+    assert ask(book, chunk(1, 4), now=0.1)[0].replica_id == "r1"
+
+
+def test_a_slow_replica_takes_over_when_the_fast_one_is_gone() -> None:
+    """What was held back for it is not held back for ever."""
+    book = book_with(1.0, 20.0, coming=20)
+    ask(book, chunk(0))
+    (lost,) = book.drop("r1")
+    assert [lease.replica_id for lease in ask(book, lost.work, now=1)] == ["r0"]
+
+
+def test_a_replica_that_is_late_is_not_waited_for_for_ever() -> None:
+    """One that should have been idle 50 s ago is expected in 50 s: the slow one takes the work."""
+    book = book_with(1.0, 20.0, coming=20)
+    ask(book, chunk(0), chunk(1, 4))
+    book.unpark()
+    assert [lease.replica_id for lease in ask(book, chunk(2, 4), now=50)][:1] == ["r0"]
+
+
+def test_no_lease_is_longer_than_twenty_seconds() -> None:
+    """A preemption costs no more, and the rest of the chunk goes to others."""
+    first, second = ask(book_with(2.0, 2.0), chunk(0, 100))
+    assert (first.work, second.work) == (Work(0, 0, 40), Work(0, 40, 80))
+
+
+def test_an_unknown_card_begins_with_little() -> None:
+    """Two micro-batches tell how fast it is."""
+    (lease,) = ask(book_with(0.0), chunk(0, 64))
+    assert len(lease.work) == 8
+
+
+def test_speed_is_measured_from_end_to_end() -> None:
+    """16 images in 4 s, whatever was expected."""
+    book = book_with(100.0)
+    ask(book, chunk(0))
+    book.release("l0-0-0", now=4)
+    assert book.replicas["r0"].images_per_s == 4
+
+
+def test_struck_work_is_leased_as_a_whole() -> None:
+    """Otherwise its strikes would never meet."""
+    book = book_with(1.0, 7.0, coming=32)
+    book.strike(chunk(0, 32))
+    assert [lease.work for lease in ask(book, chunk(0, 32))] == [chunk(0, 32)]
+
+
+def test_work_alone_waits_for_an_idle_replica_and_has_it_for_itself() -> None:
+    """No lease is put behind it, and it is put behind none."""
+    book = book_with(100.0)
+    alone = Work(1, 3, 4, part=True, alone=True)
+    ask(book, chunk(0))
+    assert ask(book, alone) == []
+    book.release("l0-0-0", now=1)
+    assert [lease.work for lease in ask(book, chunk(2), now=1)] == [alone]
+
+
+def test_a_draining_replica_gets_nothing_more() -> None:
+    """It keeps the lease that it has."""
+    book = book_with(100.0)
+    ask(book, chunk(0))
+    book.drain(book.replicas["r0"])
+    assert ask(book, chunk(1)) == []
+    assert book.release("l0-0-0", now=1) is not None
 
 
 def test_lease_of_a_silent_holder_ends_and_its_replica_settles() -> None:
     """A dead holder's replica is not leased again before it is known to have finished."""
-    book = book_with("r1")
-    book.grant("l1", book.replicas["r1"], "holder", Work(0, 0, 4), now=0)
+    book = book_with(100.0)
+    ask(book, chunk(0))
     assert list(book.orphaned(now=9)) == []
-    assert [lease.lease_id for lease in book.orphaned(now=11)] == ["l1"]
-    assert book.replicas["r1"].state == "settling"
-    assert book.idle("n1", fresh=False) is None
+    assert [lease.work for lease in book.orphaned(now=11)] == [chunk(0)]
+    book.hear("holder", now=11)
+    assert ask(book, chunk(1), now=11) == []
+    book.open(book.replicas["r0"])
+    assert len(ask(book, now=12)) == 1
+
+
+def test_requests_of_the_dead_are_forgotten() -> None:
+    """Those of the living stay."""
+    book = book_with()
+    book.request(Request("dead", "n", chunk(0)))
+    book.request(Request("alive", "n", chunk(1)))
+    book.hear("dead", now=0)
+    book.hear("alive", now=5)
+    book.withdraw(now=12)
+    assert [request.holder for request in book.waiting] == ["alive"]
+    assert (len(book.waiting), book.waiting.images) == (1, 16)
 
 
 def test_a_holder_that_is_heard_keeps_its_leases() -> None:
     """Heartbeats keep leases alive."""
-    book = book_with("r1")
-    book.grant("l1", book.replicas["r1"], "holder", Work(0, 0, 4), now=0)
+    book = book_with(1.0)
+    ask(book, chunk(0))
     book.hear("holder", now=9)
     assert list(book.orphaned(now=18)) == []
 
 
-def test_progress_extends_a_lease() -> None:
-    """A slow replica that works is not taken to hang."""
-    book = book_with("r1")
-    book.grant("l1", book.replicas["r1"], "holder", Work(0, 0, 4), now=0)
-    assert [lease.lease_id for lease in book.overdue(now=101)] == ["l1"]
-    book.extend("r1", now=90)
+def test_progress_extends_leases() -> None:
+    """A slow replica that works is not taken to hang, and the lease behind waits for no fault of its own."""
+    book = book_with(100.0)
+    ask(book, chunk(0), chunk(1))
+    assert [lease.work.chunk for lease in book.overdue(now=101)] == [0, 1]
+    book.extend("r0", now=90)
     assert book.overdue(now=101) == []
 
 
-def test_dropping_a_replica_ends_its_lease() -> None:
-    """The death of a process returns the work that ran in it."""
-    book = book_with("r1", "r2")
-    book.grant("l1", book.replicas["r1"], "holder", Work(7, 0, 4), now=0)
-    lease = book.drop("r1")
-    assert lease is not None
-    assert lease.work.chunk == 7
-    assert book.drop("r2") is None
-    assert book.leases == {}
+def test_dropping_a_replica_ends_its_leases() -> None:
+    """The death of a process returns the work that ran in it, and what was to follow, in this order."""
+    book = book_with(100.0, 1.0)
+    ask(book, chunk(7), chunk(8), chunk(9))
+    assert [lease.work.chunk for lease in book.drop("r0")] == [7, 9]
+    assert [lease.work.chunk for lease in book.leases.values()] == [8]
+    assert book.drop("r0") == []
+
+
+def test_a_chunk_that_arrives_again_is_counted_once() -> None:
+    """Decoding it anew brings no new work."""
+    book = book_with(1.0, 7.0, coming=96)
+    book.arrive(9, 32)
+    book.arrive(9, 32)
+    assert [len(lease.work) for lease in ask(book, chunk(0, 32))] == [32]
 
 
 @pytest.mark.parametrize(

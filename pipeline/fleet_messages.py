@@ -1,0 +1,70 @@
+"""What the Fleet is told when it starts, and what it answers."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipeline.cards import SlotPolicy
+from pipeline.config import Config
+from pipeline.leases import Work
+from pipeline.replica import Replica, ReplicaSpec
+from pipeline.store import RunStore
+
+
+@dataclass(frozen=True)
+class FleetSpec:
+    """All that the Fleet needs to know of the run.
+
+    session: the driver process it belongs to; policy: where there is room for replicas, decided once for the run;
+    replica_class: what a replica runs, a class with the constructor and methods of `pipeline.replica.Replica`.
+    """
+
+    config: Config
+    store: RunStore
+    session: str
+    replica: ReplicaSpec
+    policy: SlotPolicy
+    replica_class: type = Replica
+
+
+@dataclass(frozen=True)
+class Grant:
+    """A lease as its holder sees it.
+
+    work: what was granted, the first images of what was asked for; handle: the replica's actor; card, node_type: where
+    it runs.
+    """
+
+    lease_id: str
+    work: Work
+    replica_id: str
+    handle: Any
+    node_id: str
+    node_type: str
+    card: str
+
+
+@dataclass(frozen=True)
+class CardStatus:
+    """Replicas on one type of card. images_per_s: of all of them, as measured; 0 until one has finished a lease."""
+
+    replicas: int
+    images_per_s: float
+
+
+@dataclass(frozen=True)
+class FleetStatus:
+    """What the driver shows: replicas that can work and that start, images under way.
+
+    cards: by card; notices: what happened since the last time that a person should know;
+    stalled: why there has been no replica for too long; broken: why there can never be one.
+    """
+
+    ready: int
+    starting: int
+    images_under_way: int
+    leases: int
+    stalled: str | None
+    broken: str | None
+    cards: Mapping[str, CardStatus] = field(default_factory=dict)
+    notices: tuple[str, ...] = ()
