@@ -4,7 +4,7 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -129,7 +129,9 @@ class MixedCluster:
 
         addresses = {n["NodeID"]: (n["NodeManagerAddress"], n["NodeManagerPort"]) for n in self.table() if n["Alive"]}
         return {
-            node.name: node_stats(*addresses[node.node_id], include_memory_info=False).store_stats.cumulative_created_bytes
+            node.name: node_stats(
+                *addresses[node.node_id], include_memory_info=False
+            ).store_stats.cumulative_created_bytes
             for node in self.nodes
             if node.node_id in addresses
         }
@@ -155,10 +157,9 @@ def program(replica: str) -> list[str]:
     return [sys.executable, str(_HERE / "pretend.py"), replica]
 
 
-def write_manifest(file: Path, pictures: Path, rows: int) -> Path:
+def write_manifest(file: Path, pictures: Sequence[Path], rows: int) -> Path:
     """Every row is an image of its own, by its id; the same few files come again and again."""
-    files = sorted(pictures.iterdir())
-    lines = [f"i{row:06d},{files[row % len(files)]}" for row in range(rows)]
+    lines = [f"i{row:06d},{pictures[row % len(pictures)]}" for row in range(rows)]
     file.write_text("\n".join(["image_id,uri", *lines]) + "\n")
     return file
 

@@ -15,13 +15,12 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
     """A manifest of as many rows as asked for."""
     folder = tmp_path_factory.mktemp("input")
     draw_pictures(folder / "pictures", 20)
-    return lambda rows: write_manifest(folder / f"{rows}.csv", folder / "pictures", rows)
+    pictures = sorted((folder / "pictures").iterdir())
+    return lambda rows: write_manifest(folder / f"{rows}.csv", pictures, rows)
 
 
 @pytest.fixture(scope="session")
-def undisturbed(
-    manifest: Callable[[int], Path], tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
+def undisturbed(manifest: Callable[[int], Path], tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of the pretended model on one node that nobody disturbs: what all others of so many rows must equal."""
     folder = tmp_path_factory.mktemp("undisturbed")
     pretend.Orders().write(folder / "orders.json")

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 from balance import CHUNK_ROWS, CHUNKS, SHARES, Balance, balanced_run, describe, measure
 from clusters import mixed_cluster
@@ -20,13 +19,9 @@ def balance(
     folder = tmp_path_factory.mktemp("balance")
     with mixed_cluster(folder, list(SHARES)) as cluster:
         run = balanced_run(cluster, manifest(CHUNKS * CHUNK_ROWS), folder / "run", tiny_bundle)
-        psutil.cpu_percent()
         run.finish(400)
-        cpu = psutil.cpu_percent()
         assert_adds_up(run.out, CHUNKS * CHUNK_ROWS)
-        measured = measure(cluster, run.out)
-        print(f"\n{describe(measured)}\nCPU of this machine {cpu:.0f} %")
-        yield measured
+        yield measure(cluster, run.out)
 
 
 def test_makespan_is_within_a_tenth_of_the_ideal(balance: Balance) -> None:
