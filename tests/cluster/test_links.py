@@ -56,7 +56,9 @@ def decoded_and_received(cluster: MixedCluster, run: Run) -> tuple[Counter[str],
     return decoded, received
 
 
-def test_pixels_cross_the_network_at_most_once(finished: tuple[MixedCluster, Run, dict[str, int]]) -> None:
+def test_pixels_cross_the_network_at_most_once(
+    finished: tuple[MixedCluster, Run, dict[str, int]], record_property: Callable[[str, object], None]
+) -> None:
     """A node's store holds what was decoded there, once, and what had to come from elsewhere, once."""
     cluster, run, stored = finished
     decoded, received = decoded_and_received(cluster, run)
@@ -66,5 +68,6 @@ def test_pixels_cross_the_network_at_most_once(finished: tuple[MixedCluster, Run
         f"{pixel_bytes(run, received[name]) / 1e6:6.1f} MB, stored {stored[name] / 1e6:6.1f} MB"
         for name in stored
     )
+    record_property("bytes of pixels per node", table)
     assert sum(stored.values()) >= pixel_bytes(run, CHUNKS * CHUNK_ROWS), f"the raylets' count is no measure\n{table}"
     assert all(stored[name] <= due[name] + SLACK_BYTES for name in stored), table
