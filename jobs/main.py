@@ -6,6 +6,7 @@ import sys
 import typer
 
 import jobs.finalize
+import jobs.fleet
 import jobs.look
 import jobs.model
 import jobs.tag
@@ -22,6 +23,7 @@ app = typer.Typer(
 app.command("tag")(jobs.tag.tag)
 app.command("look")(jobs.look.look)
 app.command("finalize")(jobs.finalize.finalize)
+app.command("fleet")(jobs.fleet.fleet)
 app.command("threshold")(jobs.threshold.threshold)
 app.command("train")(jobs.train.train)
 app.add_typer(jobs.model.app, name="model")

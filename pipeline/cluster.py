@@ -4,9 +4,10 @@ import logging
 import os
 import signal
 import socket
+import time
 import uuid
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,15 +16,19 @@ import ray
 from ray.exceptions import RayError
 from rich.console import Console
 
-from pipeline.cards import Slot, SlotPolicy, decode_cpus, replica_device
+from pipeline.card_profiles import GIB, load_profiles
+from pipeline.cards import Slot, SlotPolicy, Unusable, card_of, decode_cpus, replica_device
 from pipeline.config import Config
-from pipeline.errors import ClusterError, last_line
+from pipeline.errors import ClusterError, StalledError, last_line
 from pipeline.fleet import Fleet
 from pipeline.fleet_messages import FleetSpec
 from pipeline.model_choice import resolve_dtype
+from pipeline.node_facts import NodeFacts, Proof, check_proven, read_nodes
+from pipeline.sizing import ModelLoad
 
+_POLL_S = 2.0
 _CONNECT_TIMEOUT_S = 10.0
-_PIXELS_SHARE = 0.4
+_PIXELS_SHARE = 0.3
 """Part of a node's object store that pixels on their way may take."""
 _FLEET_CALLS = 100_000
 """Calls that the Fleet takes at once: every hand-over may wait for many leases, and `release` must still get in."""
@@ -40,13 +45,36 @@ class ClusterShape:
     """What the cluster offers a run at its start.
 
     slots: room for replicas, no more than fleet.max_replicas; policy: how it was found, with the dtype of the run;
-    decoders: CPUs left to decoding; worker_bytes: of the object store for each of them, on the node that has least.
+    alive: nodes, as Ray lists them; facts: what was read on each, by node id; unusable: what replicas cannot use.
     """
 
     slots: list[Slot]
     policy: SlotPolicy
-    decoders: int
-    worker_bytes: int
+    alive: list[dict[str, Any]]
+    facts: Mapping[str, NodeFacts]
+    unusable: list[Unusable]
+
+    @property
+    def decoders(self) -> int:
+        """CPUs left to decoding."""
+        return int(decode_cpus(self.alive, self.slots))
+
+    @property
+    def nodes(self) -> int:
+        """Number of nodes."""
+        return len(self.alive)
+
+    @property
+    def worker_bytes(self) -> int:
+        """Of the object store, for the pixels of each CPU, on the node that has least."""
+        nodes = [node["Resources"] for node in self.alive if node["Resources"].get("CPU", 0) >= 1]
+        return int(min(node.get("object_store_memory", 0) * _PIXELS_SHARE / node["CPU"] for node in nodes))
+
+    def computing_in(self, dtype: str, config: Config) -> "ClusterShape":
+        """The same cluster for a run in this dtype."""
+        policy = replace(self.policy, dtype=dtype)
+        slots = policy.slots(self.alive, self.facts)[: config.fleet.max_replicas]
+        return replace(self, slots=slots, policy=policy, unusable=policy.unusable(self.alive, self.facts))
 
 
 @contextmanager
@@ -87,27 +115,84 @@ def _check_address(address: str) -> None:
         raise ClusterError(f"RAY_ADDRESS={address}: no cluster answers there: {error.strerror or error}") from error
 
 
-def survey(config: Config, weight_bytes: int, planned_dtype: str | None) -> ClusterShape:
-    """What the cluster offers now. planned_dtype: of a run that is gone on with.
+def survey(config: Config, load: ModelLoad, planned_dtype: str | None, proof: Proof, console: Console) -> ClusterShape:
+    """What the cluster offers now. planned_dtype: of a run that is gone on with; proof: that every node has to give.
 
-    Raises ClusterError if that is too little to run at all, or if it cannot compute in the dtype.
+    Where cards are asked for (`requested_cards`), the first of them are waited for. Raises ClusterError if there is
+    too little to run at all, if a node does not see the files of the run, or if it cannot compute in the dtype;
+    StalledError if no card that was asked for came.
     """
-    nodes = ray.nodes()  # type: ignore[no-untyped-call]
-    device = replica_device(nodes, config)
-    policy = SlotPolicy(device, weight_bytes, config.model.dtype, config.model.microbatch)
-    slots = policy.slots(nodes)[: config.fleet.max_replicas]
-    decoders = int(decode_cpus(nodes, slots))
-    if not slots or decoders < 1:
-        raise ClusterError(_too_little(nodes, config, weight_bytes))
-    dtype = resolve_dtype(config.model.dtype, planned_dtype, {slot.placement.device for slot in slots})
-    policy = replace(policy, dtype=dtype)
-    slots = policy.slots(nodes)[: config.fleet.max_replicas]
-    return ClusterShape(slots, policy, decoders, _worker_bytes(nodes))
+    table = load_profiles(config.fleet.profiles)
+    facts: dict[str, NodeFacts] = {}
+    give_up = time.monotonic() + config.fleet.stall_timeout_s
+    while True:
+        nodes = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+        facts |= read_nodes([node for node in nodes if node["NodeID"] not in facts], proof)
+        check_proven(facts)
+        policy = SlotPolicy(
+            device=replica_device(nodes, config),
+            load=load,
+            dtype="fp32",
+            microbatch=config.model.microbatch,
+            table=table,
+            replicas_per_gpu=config.fleet.replicas_per_gpu,
+            mixed_dtype=config.fleet.mixed_dtype,
+        )
+        shape = ClusterShape([], policy, nodes, facts, [])
+        preferred = policy.preferred(nodes, facts)
+        if preferred:
+            dtype = resolve_dtype(config.model.dtype, planned_dtype, preferred, config.fleet.mixed_dtype)
+            shape = shape.computing_in(dtype, config)
+        if shape.slots and shape.decoders >= 1:
+            return shape
+        if not config.fleet.request:
+            raise ClusterError(_too_little(shape, config))
+        _wait_for_cards(shape, config, give_up, console)
 
 
-def _worker_bytes(nodes: list[dict[str, Any]]) -> int:
-    alive = [node["Resources"] for node in nodes if node["Alive"] and node["Resources"].get("CPU", 0) >= 1]
-    return int(min(node.get("object_store_memory", 0) * _PIXELS_SHARE / node["CPU"] for node in alive))
+def _wait_for_cards(shape: ClusterShape, config: Config, give_up: float, console: Console) -> None:
+    """A moment's pause. Raises StalledError once there has been time enough."""
+    left = give_up - time.monotonic()
+    asked = ", ".join(f"{count} × {card}" for card, count in config.fleet.request.items())
+    if left <= 0:
+        raise StalledError(
+            f"no card came within fleet.stall_timeout_s={config.fleet.stall_timeout_s:g}: asked for {asked} "
+            f"(fleet.request), {_there(shape)}. Run the same command again when the cluster has them"
+        )
+    with console.status(f"waiting for cards, {left:.0f} s at most: asked for {asked}; {_there(shape)}"):
+        time.sleep(min(_POLL_S, left))
+
+
+@contextmanager
+def requested_cards(config: Config) -> Iterator[None]:
+    """Within, an autoscaling cluster is asked for the cards of `fleet.request`; afterwards for nothing."""
+    if not config.fleet.request:
+        yield
+        return
+    request_cards(config.fleet.request)
+    try:
+        yield
+    finally:
+        release_cards()
+
+
+def request_cards(cards: Mapping[str, int]) -> None:
+    """Ask the autoscaler for so many GPUs of each card, by Ray's names; where there is none, nothing happens."""
+    from ray.autoscaler.sdk import request_resources
+
+    wanted = [card for card, count in cards.items() for _ in range(count)]
+    request_resources(
+        bundles=[{"GPU": 1} for _ in wanted],
+        bundle_label_selectors=[{"ray.io/accelerator-type": card} for card in wanted],
+    )
+
+
+def release_cards() -> None:
+    """Take back what `request_cards` asked for, so that idle nodes go. A cluster that is gone needs no telling."""
+    from ray.autoscaler.sdk import request_resources
+
+    if ray.is_initialized():
+        request_resources(bundles=[])
 
 
 def start_fleet(spec: FleetSpec) -> Any:
@@ -124,14 +209,22 @@ def start_fleet(spec: FleetSpec) -> Any:
     ).remote(spec)
 
 
-def _too_little(nodes: list[dict[str, Any]], config: Config, weight_bytes: int) -> str:
-    alive = [node["Resources"] for node in nodes if node["Alive"]]
-    cpus, gpus = (sum(resources.get(name, 0) for resources in alive) for name in ("CPU", "GPU"))
-    memory = sum(resources.get("memory", 0) for resources in alive) / 2**30
-    there = f"the cluster has {cpus:g} CPU(s), {gpus:g} GPU(s) and {memory:.1f} GiB in {len(alive)} node(s)"
-    if replica_device(nodes, config) == "cuda":
-        return f"{there}: a GPU for replicas and a CPU for decoding are needed; or add --set fleet.use_cpu=true"
-    return (
-        f"{there}: a node with 2 CPUs, one for decoding and one for a replica of {weight_bytes / 2**30:.2f} GiB, is "
-        "the least that works"
-    )
+def _too_little(shape: ClusterShape, config: Config) -> str:
+    lines = [f"{item.card} on {item.host}: {item.why}" for item in shape.unusable]
+    if shape.policy.device == "cuda":
+        needed = "a GPU for replicas and a CPU for decoding are needed; or add --set fleet.use_cpu=true"
+    else:
+        weights = min(shape.policy.load.weight_bytes.values()) / GIB
+        needed = (
+            f"a node with 2 CPUs, one for decoding and one for a replica of {weights:.2f} GiB, is the least that works"
+        )
+    return "\n".join([*lines, f"{_there(shape)}: {needed}"])
+
+
+def _there(shape: ClusterShape) -> str:
+    resources = [node["Resources"] for node in shape.alive]
+    cpus, gpus = (sum(found.get(name, 0) for found in resources) for name in ("CPU", "GPU"))
+    memory = sum(found.get("memory", 0) for found in resources) / GIB
+    cards = sorted({card_of(node) for node in shape.alive if node["Resources"].get("GPU")})
+    named = f" ({', '.join(cards)})" if cards else ""
+    return f"the cluster has {cpus:g} CPU(s), {gpus:g} GPU(s){named} and {memory:.1f} GiB in {shape.nodes} node(s)"

@@ -94,6 +94,14 @@ class FleetConfig(_Section):
     """Without any replica for so long, the run stops."""
     lease_timeout_s: float = Field(600.0, gt=0)
     """A replica that shows no progress for longer is taken to hang, and is replaced."""
+    profiles: str | None = None
+    """YAML file of card profiles, as `ramfleet calibrate` writes it; they win over those that come with the package."""
+    replicas_per_gpu: dict[str, Count] = Field({})
+    """Replicas on each GPU by card as Ray names it, {T4: 1}, instead of what its profile says."""
+    mixed_dtype: bool = False
+    """Every card computes in the number type that suits it; model.dtype has to be auto, and cards may decide unlike."""
+    request: dict[str, Count] = Field({})
+    """GPUs by card, {T4: 4, A100: 2}, that an autoscaling cluster is asked for while the run lasts."""
 
 
 class RunConfig(_Section):

@@ -18,6 +18,7 @@ from pipeline.job import Job
 from pipeline.outage import OutageGuard
 from pipeline.plan import Plan
 from pipeline.progress import RunProgress
+from pipeline.ray_private import spilled_bytes
 from pipeline.remote import ask
 from pipeline.store import RunStore
 from pipeline.tables import from_ipc
@@ -42,6 +43,7 @@ def drive(
     log = EventLog(job.store, job.session, "driver")
     guard = OutageGuard(job.config.run.max_reject_share)
     pending = pending_chunks(job.store, plan)
+    spilled_before = spilled_bytes()
     while pending:
         ask(fleet, "expect", sum(plan.chunk_rows(chunk) for chunk in pending))
         for outcome in _watched(tag_chunks(job, fleet, pending, shape), fleet, progress):
@@ -59,6 +61,17 @@ def drive(
         if len(left) >= len(pending):
             raise RunError(f"{len(left)} chunks could not be committed in a whole round: see {job.store.root}/events")
         pending = left
+    _note_spilling(spilled_before, log, progress)
+
+
+def _note_spilling(before: int | None, log: EventLog, progress: RunProgress) -> None:
+    """Pixels that did not fit into the object store went to disk: that is slow, and is said."""
+    after = spilled_bytes()
+    if before is None or after is None:
+        return
+    log.write("spilled", bytes=after - before)
+    if after > before:
+        progress.say(f"{(after - before) / 2**20:.0f} MiB of pixels went to disk: Ray's object store was too small")
 
 
 def _commit_held(job: Job, log: EventLog, outcomes: Iterator[dict[str, Any]]) -> None:

@@ -15,12 +15,13 @@ from typing import Any
 import ray
 from ray.exceptions import OutOfMemoryError, RayError
 
-from pipeline.cards import Slot
-from pipeline.draining import draining_nodes
+from pipeline.cards import Slot, decode_cpus
 from pipeline.errors import last_line
 from pipeline.events import EventLog, read_events
 from pipeline.fleet_messages import CardStatus, FleetSpec, FleetStatus, Grant
+from pipeline.known_nodes import KnownNodes
 from pipeline.leases import Lease, LeaseBook, Replica, Request, Work
+from pipeline.ray_private import draining_nodes
 from pipeline.replica_actor import start_actor
 from pipeline.slots import SlotBook
 
@@ -41,8 +42,11 @@ class Fleet:
         self._spec = spec
         self._book = LeaseBook(spec.config.fleet.lease_timeout_s, _HOLDER_TIMEOUT_S)
         self._slots = SlotBook()
+        self._nodes = KnownNodes(spec.facts, spec.proof, spec.unusable)
         self._placed: dict[str, Slot] = {}
         self._handles: dict[str, Any] = {}
+        self._holders: dict[str, str] = {}
+        self._decode_cpus: dict[str, float] = {}
         self._lost: dict[str, Lease] = {}
         self._doubts: dict[Work, Slot] = {}
         self._verdicts: dict[str, asyncio.Future[None]] = {}
@@ -164,10 +168,16 @@ class Fleet:
         if verdict is not None:
             await verdict
 
-    async def hear(self, holder: str) -> None:
-        """A holder of leases is alive."""
+    async def hear(self, holder: str, node_id: str) -> int:
+        """A holder of leases is alive: how many CPUs of its node it may decode on, one at least."""
         self._start()
-        self._book.hear(holder, time.monotonic())
+        now = time.monotonic()
+        self._book.hear(holder, now)
+        self._holders[holder] = node_id
+        there = [
+            name for name, node in self._holders.items() if node == node_id and not self._book.is_silent(name, now)
+        ]
+        return max(1, round(self._decode_cpus.get(node_id, 0) / len(there)))
 
     async def progress(self, replica_id: str, images: int) -> None:
         """A replica has done some more images of its present lease, which is longer for it."""
@@ -381,7 +391,13 @@ class Fleet:
     def _reconcile(self, nodes: Sequence[Mapping[str, Any]], draining: set[str]) -> None:
         """Compare the cluster's nodes with the replicas, and the leases with the clock."""
         now = time.monotonic()
-        self._slots.update(self._spec.policy.slots([node for node in nodes if node["NodeID"] not in draining]))
+        usable = [node for node in nodes if node["NodeID"] not in draining]
+        self._read_new(usable)
+        self._slots.update(self._spec.policy.slots(usable, self._nodes.facts))
+        self._decode_cpus = {
+            node["NodeID"]: decode_cpus([node], [s for s in self._slots.slots.values() if s.node_id == node["NodeID"]])
+            for node in nodes
+        }
         alive = {node["NodeID"] for node in nodes}
         for replica in list(self._book.replicas.values()):
             if replica.node_id not in alive:
@@ -393,6 +409,15 @@ class Fleet:
         self._book.unpark()
         self._grant_waiting()
         self._note_replicas(now)
+
+    def _read_new(self, nodes: Sequence[Mapping[str, Any]]) -> None:
+        """Have nodes that joined read; what replicas cannot use of them is told once."""
+        for node in self._nodes.unread(nodes):
+            self._log.write("node_joined", node=node["NodeID"])
+            self._spawn(self._nodes.read(node))
+        for item in self._spec.policy.unusable(nodes, self._nodes.facts):
+            if self._nodes.is_news(item):
+                self._notices.append(f"{item.card} on {item.host} cannot be used: {item.why}")
 
     def _note_replicas(self, now: float) -> None:
         if self._book.ready():

@@ -1,12 +1,13 @@
 """What the Fleet is told when it starts, and what it answers."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline.cards import SlotPolicy
+from pipeline.cards import SlotPolicy, Unusable
 from pipeline.config import Config
 from pipeline.leases import Work
+from pipeline.node_facts import NodeFacts, Proof
 from pipeline.replica import Replica, ReplicaSpec
 from pipeline.store import RunStore
 
@@ -16,6 +17,8 @@ class FleetSpec:
     """All that the Fleet needs to know of the run.
 
     session: the driver process it belongs to; policy: where there is room for replicas, decided once for the run;
+    facts: of the nodes that were there at its start, by node id; unusable: what of them replicas cannot use, which the
+    user has been told; proof: what nodes that join have to show;
     replica_class: what a replica runs, a class with the constructor and methods of `pipeline.replica.Replica`.
     """
 
@@ -24,6 +27,9 @@ class FleetSpec:
     session: str
     replica: ReplicaSpec
     policy: SlotPolicy
+    facts: Mapping[str, NodeFacts]
+    unusable: Sequence[Unusable]
+    proof: Proof
     replica_class: type = Replica
 
 

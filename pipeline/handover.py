@@ -3,6 +3,7 @@
 import asyncio
 import time
 import uuid
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -89,11 +90,11 @@ class HandOver:
         self._node_id = ray.get_runtime_context().get_node_id()
         self._log = EventLog(job.store, job.session, self._holder)
 
-    async def beat(self) -> None:
-        """Tell the Fleet for ever that the holder of its leases is alive."""
+    async def beat(self) -> AsyncIterator[int]:
+        """Tell the Fleet for ever that the holder of its leases is alive; yields this process's share of the CPUs."""
         while True:
             with suppress(RayActorError):  # dead for long; the leases that this holder asks for fail on their own
-                await ask_async(self._fleet, "hear", self._holder)
+                yield await ask_async(self._fleet, "hear", self._holder, self._node_id)
             await asyncio.sleep(_HEARTBEAT_S)
 
     async def finish(self, decoded: DecodedChunk) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Before a run is planned in 16 bit: does the model still compute what it should, on a device of this cluster?"""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,40 +11,54 @@ from rich.console import Console
 
 from pipeline.cards import Slot
 from pipeline.config import Config
-from pipeline.errors import ClusterError, ConfigError, StalledError
+from pipeline.errors import ClusterError, ConfigError, StalledError, last_line
+from pipeline.sizing import LARGE_MODEL
 from pipeline.store import RunStore
 from ramcore.bundle import read_config
 from ramcore.describe import count_parameters
 
 PARITY = "plan/parity.json"
 
-_LARGE = 100_000_000
-"""Parameters from which on one picture has to do, and a CPU is not asked: float64 takes it a minute and gigabytes."""
 _TRUSTED = "fp32"
 """Needs no check: it is what the others are measured against in the project's tests."""
 
 
-def checked_dtype(store: RunStore, config: Config, bundle: Path, dtype: str, slot: Slot, console: Console) -> str:
-    """The number type to plan with, after it was measured on the device of `slot`, with the outcome in the run folder.
+def checked_dtype(
+    store: RunStore, config: Config, bundle: Path, dtype: str, slots: Sequence[Slot], console: Console
+) -> str:
+    """The number type to plan with, after it was measured on the first slot, with the outcome in the run folder.
 
-    An auto that turns out to be beyond its bound becomes fp32; one that was asked for is refused with ConfigError,
-    unless `model.force` is true. Raises ClusterError where the model cannot be run at all, StalledError where no
-    device became free.
+    With fleet.mixed_dtype each number type is measured on the first slot that computes in it. An auto that turns out
+    to be beyond its bound becomes fp32; one that was asked for, or one of several, is refused with ConfigError, unless
+    `model.force` is true. Raises ClusterError where the model cannot be run at all, StalledError where no device
+    became free.
     """
     # A run that was refused before it was planned may have left its record.
     store.delete(PARITY)
+    mixed = {slot.placement.dtype: slot for slot in reversed(slots)}
+    records = []
+    for asked, slot in mixed.items() if config.fleet.mixed_dtype else [(dtype, slots[0])]:
+        found = _found(config, bundle, asked, slot, console)
+        if found is not None:
+            chosen = _judged(found, config, asked, console)
+            dtype = dtype if config.fleet.mixed_dtype else chosen
+            records.append(found | {"planned_dtype": chosen})
+    if records:
+        others = {"others": records[1:]} if records[1:] else {}
+        store.replace(PARITY, json.dumps(records[0] | others, indent=2).encode())
+    return dtype
+
+
+def _found(config: Config, bundle: Path, dtype: str, slot: Slot, console: Console) -> dict[str, Any] | None:
+    """What was measured; None for what is not."""
     if dtype == _TRUSTED:
-        return dtype
-    large = sum(count_parameters(read_config(bundle)).values()) > _LARGE
-    device = slot.placement.device
-    if large and device == "cpu":
+        return None
+    large = sum(count_parameters(read_config(bundle)).values()) > LARGE_MODEL
+    if large and slot.placement.device == "cpu":
         console.print(f"{dtype} is not checked against float64: on a CPU that would take long for a model of this size")
-        return dtype
+        return None
     with console.status(f"checking {dtype} on {slot.card} against float64"):
-        found = _measured(slot, str(bundle), dtype, 1 if large else None, config.fleet.stall_timeout_s)
-    chosen = _judged(found, config, dtype, console)
-    store.replace(PARITY, json.dumps(found | {"planned_dtype": chosen}, indent=2).encode())
-    return chosen
+        return _measured(slot, str(bundle), dtype, 1 if large else None, config.fleet.stall_timeout_s)
 
 
 def recorded_parity(store: RunStore) -> dict[str, Any] | None:
@@ -82,8 +97,7 @@ def _measured(slot: Slot, bundle: str, dtype: str, pictures: int | None, timeout
             "Run the same command again when the cluster has one"
         ) from error
     except RayError as error:
-        reason = str(error).strip().splitlines()[-1]
-        raise ClusterError(f"the model cannot be run in {dtype} on {slot.card}: {reason}") from error
+        raise ClusterError(f"the model cannot be run in {dtype} on {slot.card}: {last_line(error)}") from error
     return found
 
 
@@ -98,7 +112,9 @@ def _judged(found: dict[str, Any], config: Config, dtype: str, console: Console)
     if config.model.force:
         console.print(f"{beyond}; goes on, as model.force=true")
         return dtype
-    if config.model.dtype == "auto":
+    if config.model.dtype == "auto" and not config.fleet.mixed_dtype:
         console.print(f"{beyond}; the run takes {_TRUSTED}")
         return _TRUSTED
-    raise ConfigError(f"model.dtype={dtype}: {beyond}. Give model.dtype={_TRUSTED}, or model.force=true to go on")
+    key = "fleet.mixed_dtype=true" if config.fleet.mixed_dtype else f"model.dtype={dtype}"
+    remedy = "fleet.mixed_dtype=false" if config.fleet.mixed_dtype else f"model.dtype={_TRUSTED}"
+    raise ConfigError(f"{key}: {beyond}. Give {remedy}, or model.force=true to go on")

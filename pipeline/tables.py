@@ -56,6 +56,7 @@ TELEMETRY_SCHEMA = pa.schema(
         ("dtype", pa.string()),
         ("microbatch", pa.int32()),
         ("images", pa.int64()),
+        ("rejects", pa.int64()),
         ("bytes", pa.int64()),
         ("fetch_s", pa.float64()),
         ("decode_s", pa.float64()),

@@ -1,7 +1,7 @@
 """The main job: plan → fetch → decode → tag → commit → finalize."""
 
 import uuid
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -10,29 +10,30 @@ from rich.console import Console
 
 from pipeline.accounting import Published
 from pipeline.chunks import committed
-from pipeline.cluster import ClusterShape, joined, start_fleet, survey
+from pipeline.cluster import ClusterShape, joined, requested_cards, start_fleet, survey
 from pipeline.config import Config
 from pipeline.driver import drive, pending_chunks
 from pipeline.errors import InputError, PinnedError
 from pipeline.finalize import finalize
 from pipeline.fleet_messages import FleetSpec
+from pipeline.fleet_table import fleet_lines
 from pipeline.flow import FlowShape
 from pipeline.job import Job
 from pipeline.manifest import Input, open_input, still_there
 from pipeline.model_choice import check_before_cluster, writes_captions
 from pipeline.model_record import record_model
+from pipeline.node_facts import Proof, proof_of
 from pipeline.parity_gate import checked_dtype
 from pipeline.pins import check_pins, pins
 from pipeline.plan import Plan, make_plan, read_plan
 from pipeline.progress import RunProgress
 from pipeline.replica import Replica, ReplicaSpec
+from pipeline.sizing import ModelLoad, model_load
 from pipeline.store import RunStore
 from ramcore.bundle import bundle_hash, demo_bundle, read_config
-from ramcore.describe import count_parameters
 
 _CHUNKS_PER_REPLICA = 8
 _FEWEST_CHUNK_ROWS, _MOST_CHUNK_ROWS = 16, 256
-_VALUE_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 
 
 @dataclass(frozen=True)
@@ -74,18 +75,38 @@ def tag(request: Request, console: Console, replica_class: type = Replica) -> Re
     store.probe()
     images, seconds = 0, 0.0
     if isinstance(opened, Input) or pending_chunks(store, opened):
-        with joined(console):
-            planned = None if isinstance(opened, Input) else opened.pinned["model.dtype"]
-            shape = survey(request.config, _weight_bytes(request), planned)
-            dtype = shape.policy.dtype
-            if planned is None:
-                dtype = checked_dtype(store, request.config, request.bundle, dtype, shape.slots[0], console)
-            with console.status("planning"):
-                plan = _plan(store, opened, request, asked, shape, dtype) if isinstance(opened, Input) else opened
-            images, seconds = _tag_pending(request, store, plan, shape, console, replica_class)
+        images, seconds = _on_cluster(request, store, opened, asked, console, replica_class)
     with console.status("writing the tables"):
         published = finalize(store)
     return Result(store, published, images, seconds)
+
+
+def _on_cluster(
+    request: Request,
+    store: RunStore,
+    opened: Plan | Input,
+    asked: dict[str, Any],
+    console: Console,
+    replica_class: type,
+) -> tuple[int, float]:
+    """All that needs the cluster: plan what is not planned yet, and tag what is pending."""
+    config = request.config
+    load = _model_load(request, asked["bundle"])
+    with (
+        joined(console),
+        requested_cards(config),
+        proof_of(store, request.input, request.bundle) as proof,
+    ):
+        planned = None if isinstance(opened, Input) else opened.pinned["model.dtype"]
+        shape = survey(config, load, planned, proof, console)
+        if planned is None:
+            dtype = checked_dtype(store, config, request.bundle, shape.policy.dtype, shape.slots, console)
+            shape = shape.computing_in(dtype, config)
+        for line in fleet_lines(shape):
+            console.print(line)
+        with console.status("planning"):
+            plan = _plan(store, opened, request, asked, shape) if isinstance(opened, Input) else opened
+        return _tag_pending(request, store, plan, shape, proof, console, replica_class)
 
 
 def _open(store: RunStore, request: Request, asked: dict[str, Any]) -> Plan | Input:
@@ -104,9 +125,7 @@ def _open(store: RunStore, request: Request, asked: dict[str, Any]) -> Plan | In
     return plan
 
 
-def _plan(
-    store: RunStore, source: Input, request: Request, asked: dict[str, Any], shape: ClusterShape, dtype: str
-) -> Plan:
+def _plan(store: RunStore, source: Input, request: Request, asked: dict[str, Any], shape: ClusterShape) -> Plan:
     """Cut the input into chunks, once; another driver may be first, and then its plan is taken if it is the same."""
     chunk_rows = request.config.plan.chunk_rows
 
@@ -118,25 +137,33 @@ def _plan(
 
     record_model(store, request.bundle, asked["bundle"])
     captions = writes_captions(request.config.output.captions, read_config(request.bundle))
-    resolved = asked | {"model.dtype": dtype, "output.captions": captions}
+    resolved = asked | {"model.dtype": shape.policy.dtype, "output.captions": captions}
     plan = make_plan(source.batches(), store, rows_per_chunk, request.limit, resolved)
     check_pins(plan, asked, request.out)
     return plan
 
 
 def _tag_pending(
-    request: Request, store: RunStore, plan: Plan, shape: ClusterShape, console: Console, replica_class: type
+    request: Request,
+    store: RunStore,
+    plan: Plan,
+    shape: ClusterShape,
+    proof: Proof,
+    console: Console,
+    replica_class: type,
 ) -> tuple[int, float]:
     """Start the Fleet and drive the pending chunks through it; images finished, and the seconds that took."""
     config = request.config
     size = read_config(request.bundle).swin.image_size
-    policy = replace(shape.policy, dtype=plan.pinned["model.dtype"])
+    shape = shape.computing_in(plan.pinned["model.dtype"], config)
     session = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"
-    job = Job(config, store, session, str(request.bundle), size, policy.dtype, plan.hash)
+    job = Job(config, store, session, str(request.bundle), size, shape.policy.dtype, plan.hash)
     output = config.output
     captions = plan.pinned.get("output.captions", False)
     replica = ReplicaSpec(job.bundle, plan.pinned["bundle"], output.score_floor, output.top_k, captions)
-    fleet = start_fleet(FleetSpec(config, store, session, replica, policy, replica_class))
+    fleet = start_fleet(
+        FleetSpec(config, store, session, replica, shape.policy, shape.facts, shape.unusable, proof, replica_class)
+    )
     flow = FlowShape(
         workers=shape.decoders,
         replicas=len(shape.slots),
@@ -149,7 +176,6 @@ def _tag_pending(
     return progress.finished, progress.elapsed_s
 
 
-def _weight_bytes(request: Request) -> int:
-    """The model's size in memory; an unresolved dtype counts as the widest."""
-    values = sum(count_parameters(read_config(request.bundle)).values())
-    return values * _VALUE_BYTES.get(request.config.model.dtype, 4)
+def _model_load(request: Request, bundle_hash: str) -> ModelLoad:
+    captions = writes_captions(request.config.output.captions, read_config(request.bundle))
+    return model_load(request.bundle, bundle_hash, captions)

@@ -9,12 +9,15 @@ from pipeline.events import read_events
 from pipeline.store import RunStore
 from pipeline.tables import TELEMETRY_SCHEMA, attempt_of
 
+_SUMS = ("images", "wait_s", "transfer_s", "model_s")
+
 
 def telemetry_table(store: RunStore, chunks: dict[int, str]) -> pa.Table:
     """Telemetry of the run, in order of chunk. chunks: the object of each committed chunk.
 
-    A chunk that several replicas shared has a row for each piece; fetch, decode, commit and bytes are with the first.
-    outcome is "committed"; "beaten" where another driver was first; "died" where the replica was lost.
+    outcome is "committed", once for each chunk, with the rejects among its images, its bytes, fetch, decode and commit;
+    "shared" for every other replica that tagged some of its images; "beaten" where another driver was first; "died"
+    where the replica was lost.
     """
     commits, others = _from_events(store)
     rows = [row for chunk, name in chunks.items() for row in _won(store, chunk, name, commits.get(chunk))]
@@ -29,15 +32,32 @@ def _won(store: RunStore, chunk: int, name: str, commit_s: float | None) -> list
     with store.open(name) as file:
         parquet = pq.ParquetFile(file)
         attempt = attempt_of(parquet.schema_arrow)
-        sizes = parquet.read(columns=["image_bytes"])["image_bytes"].to_pylist()
-    whole = {"fetch_s": attempt["fetch_s"], "decode_s": attempt["decode_s"], "commit_s": commit_s}
-    whole["bytes"] = sum(filter(None, sizes))
-    pieces = attempt["pieces"] or [{"images": 0, "started_at": attempt["started_at"], "ended_at": attempt["ended_at"]}]
-    rows = []
-    for position, piece in enumerate(pieces):
-        row = {"chunk": chunk, "outcome": "committed", **piece, **(whole if position == 0 else {})}
-        rows.append(row | {key: _milliseconds(piece[key]) for key in ("started_at", "ended_at")})
-    return rows
+        columns = parquet.read(columns=["image_bytes", "error_kind"])
+    shares = _shares(attempt)
+    done = sum(share["images"] for share in shares)
+    shares[0] |= {
+        "outcome": "committed",
+        "images": shares[0]["images"] + columns.num_rows - done,
+        "rejects": columns.num_rows - columns["error_kind"].null_count,
+        "bytes": sum(filter(None, columns["image_bytes"].to_pylist())),
+        "fetch_s": attempt["fetch_s"],
+        "decode_s": attempt["decode_s"],
+        "commit_s": commit_s,
+    }
+    rows = [{"chunk": chunk, "outcome": "shared", **share} for share in shares]
+    return [row | {key: _milliseconds(row[key]) for key in ("started_at", "ended_at")} for row in rows]
+
+
+def _shares(attempt: dict[str, Any]) -> list[dict[str, Any]]:
+    """What each replica did of a chunk, the first one first: the sum of its pieces."""
+    shares: dict[str, dict[str, Any]] = {}
+    for piece in attempt["pieces"]:
+        share = shares.setdefault(piece["replica"], piece | dict.fromkeys(_SUMS, 0))
+        share |= {key: share[key] + piece[key] for key in _SUMS}
+        share["ended_at"] = piece["ended_at"]
+    if shares:
+        return list(shares.values())
+    return [{"images": 0, "started_at": attempt["started_at"], "ended_at": attempt["ended_at"]}]
 
 
 def _from_events(store: RunStore) -> tuple[dict[int, float], list[dict[str, Any]]]:

@@ -13,11 +13,23 @@ from ramcore.vocabulary import Vocabulary
 # Measured for the released RAM++ in 16 bit: 0.13 GiB per image, of which the widest point of the head
 # (`_widest_bytes`) is 0.077. The rest is what PyTorch's allocator and the kernels' work space add.
 _ACTIVATION_OVERHEAD = 1.7
-_CUDA_CONTEXT_BYTES = 600 * 2**20
+CUDA_CONTEXT_BYTES = 600 * 2**20
+"""Of a card's memory that a process takes beside what PyTorch allocates."""
 
 _TAG_TOKENS = 40  # of the text that the caption side reads
 
-_BYTES = {"fp32": 4, "fp16": 2}
+VALUE_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
+"""Bytes of a number of each dtype."""
+_SHOWN_DTYPES = ("fp32", "fp16")
+
+# How often a value of a token (Swin block) or of a tag (head layer) is read or written on a card, when every operation
+# is a kernel of its own, and when only matrix products and attention are, with the rest fused into them.
+_BLOCK_PASSES = {False: 48, True: 22}
+_HEAD_PASSES = {False: 18, True: 10}
+_HEAD_INNER_PASSES = {False: 4, True: 2}
+# What such a count leaves out (masks, index copies, alignment): the released RAM++ moves 2.27 GB per image in 16 bit,
+# and 1.0 GB with fused operations, where the count gives 1.84 and 0.88.
+_TRAFFIC_SCALE = {False: 1.243, True: 1.127}
 
 
 @dataclass(frozen=True)
@@ -64,7 +76,8 @@ def describe_bundle(dir: str | Path, batches: tuple[int, ...] = (1, 8, 32, 128))
         flops=count_flops(config),
         caption_flops=caption_flops(config),
         vram_bytes={
-            dtype: {batch: vram_bytes(config, batch, size) for batch in batches} for dtype, size in _BYTES.items()
+            dtype: {batch: vram_bytes(config, batch, VALUE_BYTES[dtype]) for batch in batches}
+            for dtype in _SHOWN_DTYPES
         },
     )
 
@@ -127,9 +140,35 @@ def vram_bytes(config: ModelConfig, batch: int, bytes_per_value: int) -> int:
     Fitted to the released RAM++: 0.63 GiB + 0.13 GiB per image + 0.6 GiB of context in 16 bit. It is an
     estimate to plan with; `ramfleet calibrate` measures.
     """
-    weights = sum(count_parameters(config).values()) * bytes_per_value
-    activations = batch * _widest_bytes(config, bytes_per_value) * _ACTIVATION_OVERHEAD
-    return int(weights + activations + _CUDA_CONTEXT_BYTES)
+    activations = batch * activation_bytes(config, bytes_per_value)
+    return weight_bytes(config, bytes_per_value) + activations + CUDA_CONTEXT_BYTES
+
+
+def weight_bytes(config: ModelConfig, bytes_per_value: int) -> int:
+    """Size of the weights in memory."""
+    return sum(count_parameters(config).values()) * bytes_per_value
+
+
+def activation_bytes(config: ModelConfig, bytes_per_value: int) -> int:
+    """Estimate of what one image of a micro-batch adds to a card's memory in use, see `vram_bytes`."""
+    return int(_widest_bytes(config, bytes_per_value) * _ACTIVATION_OVERHEAD)
+
+
+def traffic_bytes(config: ModelConfig, bytes_per_value: int, fused: bool) -> int:
+    """Estimate of the bytes per image that a card reads and writes for activations.
+
+    fused: norms, GELU, residuals and window copies are part of the matrix products beside them (torch.compile at
+    best), else each is a kernel of its own. Weights, which a micro-batch reads once, do not count. Fitted to the
+    released RAM++ in 16 bit: 2.27 GB, fused 1.0 GB.
+    """
+    swin, head = config.swin, config.head
+    tokens = sum(
+        depth * side**2 * swin.embed_dim * 2**stage
+        for stage, (side, depth) in enumerate(zip(swin.map_sizes, swin.depths, strict=True))
+    )
+    layer = _HEAD_PASSES[fused] * head.hidden_size + _HEAD_INNER_PASSES[fused] * head.intermediate_size
+    tags = config.num_tags * (head.num_layers * layer + 3 * head.hidden_size + 2 * config.embed_dim)
+    return int((_BLOCK_PASSES[fused] * tokens + tags) * bytes_per_value * _TRAFFIC_SCALE[fused])
 
 
 def _widest_bytes(config: ModelConfig, bytes_per_value: int) -> int:

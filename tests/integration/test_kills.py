@@ -147,7 +147,7 @@ def test_asked_to_stop(run: Run, undisturbed: Path, number: signal.Signals) -> N
         others = descendants(process.pid)
         os.kill(process.pid, number)
         output = finish(process, 30, code=3)
-        _, alive = psutil.wait_procs(others, timeout=15)
+        _, alive = psutil.wait_procs(others, timeout=60)
     assert "interrupted; run the same command again to go on" in output
     assert "Traceback" not in output
     assert alive == []

@@ -1,0 +1,93 @@
+"""A replica in this process: what it does when memory runs out or the device computes nonsense."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import ramcore
+from pipeline.replica import CardFaultError, Placement, Replica, ReplicaSpec
+from ramcore.errors import BundleError
+
+PLACE = Placement("cpu", 1, 1, 0, "fp32", 8)
+
+
+@dataclass
+class Limited:
+    """A tagger whose device has memory for so many images at once."""
+
+    tagger: Any
+    room: int = 1000
+    runs: list[int] = field(default_factory=list)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.tagger, name)
+
+    def scores(self, pixels: np.ndarray) -> torch.Tensor:
+        self.runs.append(len(pixels))
+        if len(pixels) > self.room:
+            raise torch.OutOfMemoryError("planted")
+        return self.tagger.scores(pixels)
+
+
+class Nonsense(Limited):
+    def scores(self, pixels: np.ndarray) -> torch.Tensor:
+        return super().scores(pixels) * float("nan")
+
+
+def replica(bundle: Path, wrap: Any, place: Placement = PLACE) -> Replica:
+    class Wrapped(Replica):
+        def _load(self) -> Any:
+            return wrap(super()._load())
+
+    spec = ReplicaSpec(str(bundle), ramcore.load(bundle).bundle_hash, 0.0, 0)
+    return Wrapped(spec, place, lambda images: None)
+
+
+@pytest.fixture
+def pixels() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (20, 128, 128, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("room", [1, 5, 8])
+def test_memory_that_runs_out_makes_the_micro_batch_smaller(tiny_bundle: Path, pixels: np.ndarray, room: int) -> None:
+    """It settles at the largest that fits, and the scores are the same."""
+    limited, plain = (replica(tiny_bundle, lambda t, room=room: Limited(t, room)) for room in (room, 1000))
+    found, expected = (worker.tag(pixels, 0, len(pixels)) for worker in (limited, plain))
+    assert found.microbatch == room
+    np.testing.assert_array_equal(found.selection.counts, expected.selection.counts)
+    np.testing.assert_allclose(found.selection.scores, expected.selection.scores, atol=1e-6)
+    limited._tagger.runs.clear()
+    limited.tag(pixels, 0, len(pixels))
+    assert max(limited._tagger.runs) == room
+
+
+def test_no_memory_for_a_single_image_is_an_error(tiny_bundle: Path) -> None:
+    """There is nothing smaller to try."""
+    with pytest.raises(torch.OutOfMemoryError):
+        replica(tiny_bundle, lambda tagger: Limited(tagger, 0))
+
+
+def test_a_device_without_finite_scores_is_refused_at_the_start(tiny_bundle: Path) -> None:
+    """Before it gets any work; dtype and device are named."""
+    with pytest.raises(CardFaultError, match="not finite in fp32 on this cpu"):
+        replica(tiny_bundle, Nonsense)
+
+
+def test_another_bundle_than_planned_is_refused(tiny_bundle: Path) -> None:
+    """A run has one model."""
+    with pytest.raises(BundleError, match="put that one back"):
+        Replica(ReplicaSpec(str(tiny_bundle), "0" * 64, 0.0, 0), PLACE, lambda images: None)
+
+
+def test_only_the_asked_range_is_tagged(tiny_bundle: Path, pixels: np.ndarray) -> None:
+    """Positions of the whole chunk, of which a lease is a part."""
+    worker = replica(tiny_bundle, Limited)
+    part, whole = worker.tag(pixels, 7, 12), worker.tag(pixels, 0, len(pixels))
+    tags = part.tags
+    np.testing.assert_allclose(
+        part.selection.scores.reshape(-1, tags), whole.selection.scores.reshape(-1, tags)[7:12], atol=1e-6
+    )
