@@ -20,6 +20,8 @@ from pipeline.store import RunStore
 
 _HERE = Path(__file__).parent
 _STORE_BYTES = 150 << 20
+CARDS = ("GeForce-RTX-2080", "T4", "L4", "A10G", "A100")
+"""As Ray names them. Each takes one replica here, so that its speed is that of the replica."""
 
 
 @dataclass
@@ -148,13 +150,21 @@ class MixedCluster:
 
     def run(self, replica: str, input: Path, out: Path, bundle: Path, options: list[str]) -> Run:
         """The command as a driver on the head of this cluster. replica: a class of pretend.py."""
-        environment = {"RAY_ADDRESS": self.address, ORDERS: str(self.orders_file)}
-        return Run(input, out, bundle, ["model.dtype=fp32", *options], environment, program=program(replica))
+        environment = surroundings(self.orders_file) | {"RAY_ADDRESS": self.address}
+        one_each = ", ".join(f"{card}: 1" for card in CARDS)
+        always = ["model.dtype=fp32", f"fleet.replicas_per_gpu={{{one_each}}}"]
+        return Run(input, out, bundle, [*always, *options], environment, program=program(replica))
 
 
 def program(replica: str) -> list[str]:
     """The real command with a replica class of pretend.py."""
     return [sys.executable, str(_HERE / "pretend.py"), replica]
+
+
+def surroundings(orders: Path) -> dict[str, str]:
+    """Environment of a driver, and of the raylets that start replicas for it, in which pretend.py can be imported."""
+    path = os.pathsep.join([str(_HERE), str(_HERE.parents[1]), os.environ.get("PYTHONPATH", "")])
+    return {ORDERS: str(orders), "PYTHONPATH": path}
 
 
 def write_manifest(file: Path, pictures: Sequence[Path], rows: int) -> Path:
@@ -170,8 +180,7 @@ def mixed_cluster(folder: Path, cards: list[str], head_cpus: int = 2, node_cpus:
     cluster = MixedCluster(folder / "orders.json")
     cluster.order()
     before = dict(os.environ)
-    os.environ[ORDERS] = str(cluster.orders_file)
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(_HERE), str(_HERE.parents[1]), before.get("PYTHONPATH", "")])
+    os.environ.update(surroundings(cluster.orders_file))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

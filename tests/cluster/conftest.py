@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pretend
 import pytest
-from clusters import MixedCluster, mixed_cluster, program, write_manifest
+from clusters import MixedCluster, mixed_cluster, program, surroundings, write_manifest
 from losses import OPTIONS, ROWS, SPEEDS
 from runs import Run, assert_adds_up, draw_pictures
 
@@ -24,8 +24,8 @@ def undisturbed(manifest: Callable[[int], Path], tiny_bundle: Path, tmp_path_fac
     """A run of the pretended model on one node that nobody disturbs: what all others of so many rows must equal."""
     folder = tmp_path_factory.mktemp("undisturbed")
     pretend.Orders().write(folder / "orders.json")
-    environment = {pretend.ORDERS: str(folder / "orders.json")}
-    run = Run(manifest(ROWS), folder / "run", tiny_bundle, OPTIONS, environment, program=program("Pretended"))
+    around = surroundings(folder / "orders.json")
+    run = Run(manifest(ROWS), folder / "run", tiny_bundle, OPTIONS, around, program=program("Pretended"))
     run.finish()
     assert_adds_up(run.out, ROWS)
     return run.out
