@@ -223,7 +223,8 @@ def telemetry(out: Path) -> pd.DataFrame:
 def longest_silence(out: Path, nodes: list[Node]) -> float:
     """The longest time without a commit during which some replica was alive all the while, in seconds.
 
-    A replica lives from its event `replica_ready` until `replica_gone`, or until its node was killed.
+    The clock starts with the first lease, when pixels are there. A replica lives from its event `replica_ready` until
+    `replica_gone`, or until its node was killed.
     """
     killed = {node.node_id: node.killed_at for node in nodes if node.killed_at is not None}
     changes: list[tuple[float, str, str]] = []
@@ -232,17 +233,18 @@ def longest_silence(out: Path, nodes: list[Node]) -> float:
         if event["event"] == "replica_ready" and event["node"] in killed:
             changes.append((killed[event["node"]], "replica_gone", event["replica"]))
     commits = [at for at, what, _ in changes if what == "commit"]
-    return _longest_silence(sorted(c for c in changes if c[0] <= max(commits)))
+    first_lease = events_of(out, "lease")[0]["at"]
+    return _longest_silence(sorted(c for c in changes if c[0] <= max(commits)), first_lease)
 
 
-def _longest_silence(changes: list[tuple[float, str, str]]) -> float:
+def _longest_silence(changes: list[tuple[float, str, str]], since: float) -> float:
     alive: set[str] = set()
-    longest, since = 0.0, changes[0][0]
+    longest = 0.0
     for at, what, replica in changes:
         if alive:
             longest = max(longest, at - since)
         if what == "replica_ready":
-            since = since if alive else at
+            since = since if alive else max(since, at)
             alive.add(replica)
         elif what == "commit":
             since = at
