@@ -53,9 +53,11 @@ format: $(STAMP)  ## format the code
 
 bench: $(STAMP)  ## figures of this machine
 	$(BIN)/python -m tests.bench.run
+	$(BIN)/python -m tests.bench.balance
 
 chaos: $(STAMP)  ## long seeds of the killing tests
-	RAMFLEET_CHAOS_ROUNDS=$${ROUNDS:-20} $(BIN)/python -m pytest tests/integration/test_kills.py
+	RAMFLEET_CHAOS_ROUNDS=$${ROUNDS:-20} $(BIN)/python -m pytest tests/integration/test_kills.py \
+	  tests/cluster/test_node_loss.py tests/cluster/test_node_churn.py
 
 clean:  ## remove what the other targets made
 	rm -rf $(VENV) $(OLDEST) $(DEMO_RUN) build dist *.egg-info

@@ -34,7 +34,7 @@ def draw_pictures(folder: Path, number: int, size: tuple[int, int] = (96, 72)) -
 
 @dataclass
 class Run:
-    """One `ramfleet tag` command."""
+    """One `ramfleet tag` command. program: what is run instead of `ramfleet`, such as a test's own entry point."""
 
     input: Path
     out: Path
@@ -42,12 +42,13 @@ class Run:
     options: list[str] = field(default_factory=list)
     environment: dict[str, str] = field(default_factory=dict)
     output: str = ""
+    program: list[str] = field(default_factory=lambda: [sys.executable, "-m", "jobs.main"])
 
     def start(self) -> subprocess.Popen[str]:
         arguments = [str(self.input), "--out", str(self.out), "--model", str(self.bundle)]
         settings = [part for option in self.options for part in ("--set", option)]
         return subprocess.Popen(
-            [sys.executable, "-m", "jobs.main", "tag", *arguments, *settings],
+            [*self.program, "tag", *arguments, *settings],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
