@@ -24,7 +24,7 @@ from ramcore.vocabulary import Vocabulary
 ROWS = 50
 CHUNK_ROWS = 16
 HASH = "0123456789abcdef" * 4
-ATTEMPT = {"node_id": "n", "card": "cpu", "model_s": 1.0, "started_at": 10.0, "ended_at": 12.0}
+ATTEMPT = {"fetch_s": 0.5, "decode_s": 0.5, "started_at": 10.0, "ended_at": 12.0, "pieces": []}
 VOCABULARY = Vocabulary(("dog", "cat"), ("狗", "猫"), np.array([0.5, 0.5], np.float32))
 
 

@@ -31,7 +31,7 @@ from ramcore.errors import VocabularyError
 from ramcore.vocabulary import Vocabulary
 
 IMAGES, CHUNK_ROWS = 60, 16
-ATTEMPT = {"node_id": "n", "card": "cpu", "model_s": 1.0, "started_at": 10.0, "ended_at": 12.0}
+ATTEMPT = {"fetch_s": 0.5, "decode_s": 0.5, "started_at": 10.0, "ended_at": 12.0, "pieces": []}
 # "crane" is two tags, as some names of Tag2Text are.
 NAMES = ("dog", "Ice cream", "crane", "crane", "sky")
 VOCABULARY = Vocabulary(NAMES, ("狗", "冰淇淋", "鹤", "起重机", "天空"), np.array([0.5, 0.68, 0.7, 0.6, 1], np.float32))
