@@ -3,7 +3,7 @@
 import hashlib
 import time
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -14,7 +14,9 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.chunks import chunk_name
-from pipeline.fetch import FetchError, fetch
+from pipeline.fetching.fetcher import Fetcher
+from pipeline.fetching.outcome import Fetched, FetchError
+from pipeline.fetching.redaction import column_without_credentials
 from pipeline.isolation import IsolatedDecoder
 from pipeline.job import Job
 from pipeline.plan import read_plan
@@ -59,13 +61,6 @@ class _Image:
         self.error_kind, self.error_detail = kind, detail
 
 
-@dataclass(frozen=True)
-class _Fetched:
-    data: bytes | None
-    seconds: float
-    error: FetchError | None
-
-
 class Decoder:
     """Callable class of a Ray Data actor pool: spans of chunk ids in, one row of PIXELS_SCHEMA out for each chunk.
 
@@ -80,7 +75,7 @@ class Decoder:
             raise FileNotFoundError(f"{job.store.root} holds no plan")
         self._plan = plan
         torch.set_num_threads(1)  # resizing is one of several decoders' work on this node
-        self._pool = ThreadPoolExecutor(job.config.fetch.concurrency, thread_name_prefix="fetch")
+        self._fetcher = Fetcher(job.config.fetch, job.config.storage)
         self._node_id = ray.get_runtime_context().get_node_id()
 
     def __call__(self, span: pa.Table) -> Iterator[pa.Table]:
@@ -93,25 +88,17 @@ class Decoder:
                 coming = self._begin(chunks[position + 1])
             yield self._passed_over(chunk) if rows is None else self._decode_chunk(chunk, rows, fetches)
 
-    def _begin(self, chunk: int) -> tuple[pa.Table | None, list["Future[_Fetched] | None"]]:
+    def _begin(self, chunk: int) -> tuple[pa.Table | None, list["Future[Fetched] | None"]]:
         """The chunk's planned rows, with their fetches under way; no rows if another driver has committed it."""
         if self._job.store.exists(chunk_name(chunk)):
             return None, []
         rows = self._plan.read_chunk(self._job.store, chunk)
         return rows, [
-            None if planned_error else self._pool.submit(self._fetch, uri)
+            None if planned_error else self._fetcher.begin(uri)
             for uri, planned_error in zip(rows["uri"].to_pylist(), rows["planned_error"].to_pylist(), strict=True)
         ]
 
-    def _fetch(self, uri: str) -> _Fetched:
-        start = time.perf_counter()
-        try:
-            data, error = fetch(uri, self._job.config.fetch), None
-        except FetchError as fault:
-            data, error = None, fault
-        return _Fetched(data, time.perf_counter() - start, error)
-
-    def _decode_chunk(self, chunk: int, rows: pa.Table, fetches: list["Future[_Fetched] | None"]) -> pa.Table:
+    def _decode_chunk(self, chunk: int, rows: pa.Table, fetches: list["Future[Fetched] | None"]) -> pa.Table:
         started_at = time.time()
         unfinished = ask(self._fleet, "decode_begins", chunk)
         isolate = unfinished >= UNFINISHED_BEFORE_ISOLATION
@@ -121,7 +108,7 @@ class Decoder:
         return self._packed(chunk, with_images(rows, images), pixels, started_at)
 
     def _decode_rows(
-        self, rows: pa.Table, fetches: list["Future[_Fetched] | None"], decoder: "IsolatedDecoder | _InProcess"
+        self, rows: pa.Table, fetches: list["Future[Fetched] | None"], decoder: "IsolatedDecoder | _InProcess"
     ) -> tuple[list[_Image], NDArray[np.uint8]]:
         size = self._job.image_size
         pixels = np.empty((len(fetches), size, size, 3), dtype=np.uint8)
@@ -137,10 +124,10 @@ class Decoder:
         return images, pixels[:filled]
 
     def _decode_one(
-        self, fetched: _Fetched, image: _Image, decoder: "IsolatedDecoder | _InProcess", target: NDArray[np.uint8]
+        self, fetched: Fetched, image: _Image, decoder: "IsolatedDecoder | _InProcess", target: NDArray[np.uint8]
     ) -> bool:
         """Put one image's pixels into `target`, or the reason why not into `image`."""
-        image.fetch_s = fetched.seconds
+        image.fetch_s, image.attempts = fetched.seconds, fetched.attempts
         if fetched.data is None:
             error = fetched.error or FetchError("connection", "no bytes came")
             image.reject(error.kind, error.detail)
@@ -152,7 +139,7 @@ class Decoder:
             target[:], image.width, image.height = decoder.decode(fetched.data)
         except ImageError as fault:
             image.reject(fault.kind, fault.detail)
-        image.attempts = decoder.attempts
+        image.attempts = max(fetched.attempts, decoder.attempts)
         image.decode_s = time.perf_counter() - start
         return image.error_kind is None
 
@@ -198,4 +185,5 @@ def with_images(rows: pa.Table, images: list[_Image]) -> pa.Table:
     columns = {field.name: [getattr(image, field.name) for image in images] for field in fields(_Image)}
     for column in IMAGE_FIELDS:
         rows = rows.append_column(column, pa.array(columns[column.name], column.type))
-    return rows.drop_columns(["planned_error"])
+    uris = column_without_credentials(rows["uri"].combine_chunks())
+    return rows.set_column(rows.schema.get_field_index("uri"), "uri", uris).drop_columns(["planned_error"])

@@ -18,11 +18,12 @@ from pipeline.finalize import finalize
 from pipeline.fleet import FleetSpec
 from pipeline.flow import FlowShape
 from pipeline.job import Job
-from pipeline.manifest import Input, open_input, still_there
+from pipeline.manifest import Input, open_input
 from pipeline.model_choice import check_before_cluster, resolve_dtype, writes_captions
 from pipeline.model_record import record_model
 from pipeline.parity_gate import checked_dtype
 from pipeline.pins import check_pins, pins
+from pipeline.places import for_fetching, still_there
 from pipeline.plan import Plan, make_plan, read_plan
 from pipeline.progress import RunProgress
 from pipeline.replica import Replica, ReplicaSpec
@@ -102,7 +103,7 @@ def _open(store: RunStore, request: Request, asked: dict[str, Any]) -> Plan | In
             )
         if store.exists("run.json"):
             raise PinnedError(f"--out {request.out} was made by `ramfleet threshold`, not by tagging: choose another")
-        return open_input(request.input, request.config.manifest.keep)
+        return open_input(request.input, config=request.config)
     check_pins(plan, asked, request.out)
     return plan
 
@@ -135,7 +136,7 @@ def _tag_pending(
     size = read_config(request.bundle).swin.image_size
     dtype = plan.pinned["model.dtype"]
     session = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"
-    job = Job(config, store, session, str(request.bundle), size, dtype, plan.hash)
+    job = Job(for_fetching(config, request.input), store, session, str(request.bundle), size, dtype, plan.hash)
     microbatch = config.model.microbatch
     if microbatch == "auto":
         microbatch = _CARD_MICROBATCH if "cuda" in shape.devices else _CPU_MICROBATCH
@@ -153,7 +154,7 @@ def _tag_pending(
     )
     done = plan.counts["planned"] - sum(plan.chunk_rows(chunk) for chunk in pending_chunks(store, plan))
     with RunProgress(console, total=plan.counts["planned"], done=done) as progress:
-        drive(job, plan, fleet, flow, progress, lambda: still_there(request.input))
+        drive(job, plan, fleet, flow, progress, lambda: still_there(request.input, config))
     return progress.finished, progress.elapsed_s
 
 
