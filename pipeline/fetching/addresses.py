@@ -102,12 +102,15 @@ class Resolver(AbstractResolver):
                 None, "no answer of the name server" if isinstance(error, TimeoutError) else str(error)
             ) from error
         found = [_result(host, entry) for entry in entries if family in (socket.AF_UNSPEC, entry[0])]
-        allowed = found if self._all else [result for result in found if is_public(result["host"])]
+        allowed = found if self._all else self._public(found)
         if found and not allowed:
             raise BlockedAddressError(f"{found[0]['host']} is no public address")
         if not found:
             raise OSError(None, "the name has no address")
         return allowed
+
+    def _public(self, found: list[ResolveResult]) -> list[ResolveResult]:
+        return [result for result in found if is_public(result["host"])]
 
     async def close(self) -> None:
         """Nothing to close: the threads are the pool's."""

@@ -75,9 +75,10 @@ class Web:
         connector = aiohttp.TCPConnector(
             resolver=Resolver(lookup, pool, self._config.connect_timeout_s, all_addresses=not guarded),
             socket_factory=guarded_socket if guarded else None,
+            ssl=ssl.create_default_context(),  # aiohttp's own is made once, before anybody can set SSL_CERT_FILE
             limit=0,  # how many are under way is the Fetcher's to decide
         )
-        return aiohttp.ClientSession(
+        session = aiohttp.ClientSession(
             connector=connector,
             timeout=aiohttp.ClientTimeout(
                 total=None, sock_connect=self._config.connect_timeout_s, sock_read=self._config.read_timeout_s
@@ -88,6 +89,9 @@ class Web:
             auto_decompress=False,
             trust_env=False,
         )
+        # Else it makes a GET again by itself when a connection breaks early; there is no public way to say so.
+        session._retry_connection = False
+        return session
 
     @asynccontextmanager
     async def _response(
@@ -108,6 +112,7 @@ class Web:
                     yield response
                     return
                 url = _redirected(url, response)
+                response.close()  # servers that redirect may close the connection without saying so
         raise FetchError("too_many_redirects", f"more than fetch.max_redirects={self._config.max_redirects}")
 
     def _session_for(self, url: URL) -> aiohttp.ClientSession:
@@ -182,8 +187,9 @@ def explained(config: FetchConfig) -> Iterator[None]:
 
 
 def _tls_reason(error: BaseException) -> str:
-    found = re.search(r"(CERTIFICATE_VERIFY_FAILED\]?.*?: [^(\]]+|[A-Z][A-Z0-9_]{5,})", str(error))
-    return " ".join(found[0].split())[:150] if found else "no trusted, encrypted connection"
+    said = str(error)
+    found = re.search(r"certificate verify failed[^(\]]*", said) or re.search(r"[A-Z][A-Z0-9_]{5,}", said)
+    return found[0].strip()[:150] if found else "no trusted, encrypted connection"
 
 
 def _redirected(url: URL, response: aiohttp.ClientResponse) -> URL:
