@@ -112,7 +112,6 @@ class Web:
                     yield response
                     return
                 url = _redirected(url, response)
-                response.close()  # servers that redirect may close the connection without saying so
         raise FetchError("too_many_redirects", f"more than fetch.max_redirects={self._config.max_redirects}")
 
     def _session_for(self, url: URL) -> aiohttp.ClientSession:

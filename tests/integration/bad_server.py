@@ -5,7 +5,6 @@ import socket
 import ssl
 import struct
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -73,13 +72,16 @@ def respond(connection: socket.socket, body: bytes = b"", status: str = "200 OK"
     lines = list(headers)
     if not any(line.startswith(("Content-Length", "Transfer-Encoding")) for line in lines):
         lines.append(f"Content-Length: {len(body)}")
-    connection.sendall(
-        f"HTTP/1.1 {status}\r\n{''.join(line + chr(13) + chr(10) for line in lines)}\r\n".encode() + body
-    )
+    connection.sendall("\r\n".join([f"HTTP/1.1 {status}", *lines, "Connection: close", "", ""]).encode() + body)
 
 
 def _hang(server: BadServer, connection: socket.socket, path: str) -> None:
     server.ended.wait(30)
+
+
+def _slow(server: BadServer, connection: socket.socket, path: str) -> None:
+    server.ended.wait(0.2)
+    respond(connection, PICTURE)
 
 
 def _hang_in_body(server: BadServer, connection: socket.socket, path: str) -> None:
@@ -145,7 +147,7 @@ _BOMB = gzip.compress(bytes(1 << 28), 1)
 
 BEHAVIOURS: dict[str, Callable[[BadServer, socket.socket, str], None]] = {
     "fine": _answer(PICTURE),
-    "slow": lambda server, connection, path: (time.sleep(0.2), respond(connection, PICTURE)) and None,
+    "slow": _slow,
     "hang": _hang,
     "hang-in-body": _hang_in_body,
     "drip": _drip,
@@ -160,8 +162,8 @@ BEHAVIOURS: dict[str, Callable[[BadServer, socket.socket, str], None]] = {
     "to-decimal": _redirect("http://2852039166/latest/meta-data/"),
     "to-file": _redirect("file:///etc/passwd"),
     "to-nowhere": _answer(b"", "302 Found"),
-    "short": _answer(PICTURE[:200], "200 OK", f"Content-Length: {len(PICTURE)}", "Connection: close"),
-    "long": _answer(PICTURE, "200 OK", "Content-Length: 400", "Connection: close"),
+    "short": _answer(PICTURE[:200], "200 OK", f"Content-Length: {len(PICTURE)}"),
+    "long": _answer(PICTURE, "200 OK", "Content-Length: 400"),
     "html": _answer(b"<!doctype html><html><body>No such picture</body></html>", "200 OK", "Content-Type: image/jpeg"),
     "empty": _answer(b""),
     "pour": _pour,
