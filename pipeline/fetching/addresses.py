@@ -19,6 +19,7 @@ _BLOCKED = tuple(
         (
             "168.63.129.16/32",  # metadata and DNS of Azure, at a public address
             "192.88.99.0/24",  # relays of 6to4
+            "192.0.0.0/24",  # of protocols, with metadata of Oracle; older Pythons know a part of it only
             "::/96",  # IPv4-compatible, without use
             "64:ff9b:1::/48",  # NAT64 of one's own network
             "fec0::/10",  # site-local, as it once was

@@ -165,6 +165,8 @@ class Fetcher:
                 finally:
                     spent.seconds += time.perf_counter() - start
             fault.attempts = number
+            if fault.kind == "timeout" and _in_threads(uri):
+                fault.repeated = False  # a reading that hangs keeps a thread for as long as it does
             wait = self._pace.wait_s(host, number, fault)
             if wait is None:
                 raise fault
@@ -189,9 +191,9 @@ class Fetcher:
             data, path = await self._pool.run(
                 self._config.total_timeout_s, self._tables.read, cell, self._config.max_image_bytes
             )
-        except TimeoutError as error:
+        except (TimeoutError, asyncio.CancelledError):
             self._tables.forget(cell)
-            raise FetchError("timeout", self._too_long(), repeated=False) from error
+            raise
         if data is not None:
             return data
         if path is None:
@@ -208,11 +210,7 @@ class Fetcher:
             return await self._web.read(uri, span, most)
         if scheme in buckets.SCHEMES:
             return await self._buckets.read(uri, span, most)
-        try:
-            return await self._pool.run(self._config.total_timeout_s, read_file, uri, self._roots, span, most)
-        except TimeoutError as error:
-            # Not tried again: each reading that hangs keeps a thread for as long as it does.
-            raise FetchError("timeout", self._too_long(), repeated=False) from error
+        return await self._pool.run(self._config.total_timeout_s, read_file, uri, self._roots, span, most)
 
     async def _size(self, uri: str) -> int:
         if _scheme(uri) in buckets.SCHEMES:
@@ -240,9 +238,6 @@ class Fetcher:
 
         return RangeFile(read_span, size)
 
-    def _too_long(self) -> str:
-        return f"no end within fetch.total_timeout_s={self._config.total_timeout_s:g}"
-
 
 class _Spent:
     """Seconds of the attempts of a row so far."""
@@ -264,7 +259,8 @@ async def _attempted(attempt: Coroutine[Any, Any, T], limit_s: float | None) -> 
         async with asyncio.timeout(limit_s):
             return await attempt
     except TimeoutError as error:
-        raise FetchError("timeout", f"no end within fetch.total_timeout_s={limit_s or 0:g}") from error
+        earlier = f" ({error})" if str(error) else ""
+        raise FetchError("timeout", f"no end within fetch.total_timeout_s={limit_s or 0:g}{earlier}") from error
     except ConfigError as error:
         raise FetchError("forbidden", str(error)) from error
     except (BaseError, OSError, ValueError, LookupError, pa.ArrowException) as error:
@@ -282,6 +278,11 @@ def _scheme(uri: str) -> str:
 
 
 _SCHEMES = frozenset({"", "file"}) | web.SCHEMES | buckets.SCHEMES
+
+
+def _in_threads(uri: str) -> bool:
+    """Whether it is read in a thread: local files, members of local tars, all cells."""
+    return uri.startswith("parquet+") or "://" not in uri or uri.lower().startswith(("file:", "tar+file:"))
 
 
 def _host(uri: str) -> str | None:
