@@ -45,6 +45,8 @@ class Buckets:
     async def read(self, uri: str, span: Span | None, most: int) -> Content:
         """The object's bytes, or a span of them, `most` at most. Raises FetchError."""
         scheme, bucket, key = split_bucket(uri)
+        if not key:
+            raise FetchError("not_found", "a bucket, no object")
         with explained():
             result = await obstore.get_async(self.store(scheme, bucket), key, options={"range": span} if span else None)
             total = result.meta["size"]

@@ -1,14 +1,20 @@
 """An HTTP server on loopback that misbehaves on purpose, one way for each path."""
 
 import gzip
+import io
+import re
 import socket
 import ssl
 import struct
+import tarfile
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 PICTURE = (Path(__file__).parents[2] / "ramcore/demo/pictures/scene_00.jpg").read_bytes()
 BIG_BYTES = 100 << 20
@@ -20,6 +26,7 @@ class BadServer:
     def __init__(self, context: ssl.SSLContext | None = None) -> None:
         self.requests: Counter[str] = Counter()
         self.sent = 0
+        self.ranges: dict[socket.socket, re.Match[bytes] | None] = {}
         self._context = context
         self._open: set[socket.socket] = set()
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=256)
@@ -62,6 +69,7 @@ class BadServer:
                     return
             path = request.split(b" ", 2)[1].decode()
             self.requests[path] += 1
+            self.ranges[connection] = re.search(rb"(?i)\r\nrange: bytes=(\d+)-(\d+)", request)
             BEHAVIOURS[path.split("?")[0].split("/")[1]](self, connection, path)
         with suppress(OSError):
             connection.close()
@@ -138,12 +146,52 @@ def _status(server: BadServer, connection: socket.socket, path: str) -> None:
     respond(connection, b"", f"{path.split('?')[0].split('/')[2]} Whatever")
 
 
+def _files(server: BadServer, connection: socket.socket, path: str) -> None:
+    """A well-behaved folder of files, which knows ranges."""
+    data = _FILES.get(path.split("?")[0].removeprefix("/files/"))
+    if data is None:
+        respond(connection, b"", "404 Not Found")
+    elif (asked := server.ranges[connection]) is None:
+        respond(connection, data)
+    else:
+        start, last = (int(number) for number in asked.groups())
+        part = data[start : last + 1]
+        where = f"Content-Range: bytes {start}-{start + len(part) - 1}/{len(data)}"
+        respond(connection, part, "206 Partial Content", where)
+
+
 def _raw(data: bytes) -> Callable[[BadServer, socket.socket, str], None]:
     return lambda server, connection, path: connection.sendall(data)
 
 
 _BOMB = gzip.compress(bytes(1 << 28), 1)
 """A quarter of a gigabyte in about a megabyte."""
+
+
+def _tar() -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        info = tarfile.TarInfo("a.jpg")
+        info.size = len(PICTURE)
+        tar.addfile(info, io.BytesIO(PICTURE))
+    return buffer.getvalue()
+
+
+def _parquet() -> bytes:
+    buffer = io.BytesIO()
+    pq.write_table(pa.table({"image_bytes": [PICTURE]}), buffer)
+    return buffer.getvalue()
+
+
+_FILES = {
+    "": b'<a href="../">up</a><a href="fine.jpg">1</a><a href="sub/">2</a><a href="/else">3</a><a href="http://h/x">4</a>',
+    "sub/": b'<a href="../">up</a><a href="b.jpg">1</a>',
+    "fine.jpg": PICTURE,
+    "sub/b.jpg": PICTURE,
+    "list.txt": b"fine.jpg\nsub/b.jpg\n",
+    "x.tar": _tar(),
+    "x.parquet": _parquet(),
+}
 
 BEHAVIOURS: dict[str, Callable[[BadServer, socket.socket, str], None]] = {
     "fine": _answer(PICTURE),
@@ -175,6 +223,7 @@ BEHAVIOURS: dict[str, Callable[[BadServer, socket.socket, str], None]] = {
     "noai": _answer(PICTURE, "200 OK", "X-Robots-Tag: noarchive, NoAI"),
     "for-others": _answer(PICTURE, "200 OK", "X-Robots-Tag: otherbot: noindex"),
     "status": _status,
+    "files": _files,
     "garbage": _raw(b"SSH-2.0-OpenSSH_9.2\r\n\r\n"),
     "nothing": _raw(b""),
     "endless-header": lambda server, connection, path: connection.sendall(b"HTTP/1.1 200 OK\r\nX: " + b"x" * 300_000),

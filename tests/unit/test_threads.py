@@ -28,7 +28,7 @@ def test_results_and_errors_come_back() -> None:
 
 
 def test_a_hanging_call_is_replaced_and_counted() -> None:
-    """With one thread, a call that hangs costs its own time-out only; too many of them stop new ones till they return."""
+    """With one thread, a call that hangs costs its own time-out only; too many stop new ones until they return."""
     released = threading.Event()
 
     async def check() -> None:
