@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Coroutine
 from concurrent.futures import Future
+from functools import partial
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -59,6 +60,9 @@ class Fetcher:
         self._pool = DaemonPool(max(config.concurrency, 4), _MOST_LEFT_BEHIND, "fetch-file")
         self._tables = ImageTables(self._open_table)
         self._lookup = lookup
+        self._lock = threading.Lock()
+        self._queued: list[tuple[Future[Fetched], str]] = []
+        self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._serve, name="fetch-loop", daemon=True)
         self._thread.start()
@@ -74,7 +78,13 @@ class Fetcher:
 
     def begin(self, uri: str) -> "Future[Fetched]":
         """Queue one image; its future never raises, but holds a FetchError in the result."""
-        return asyncio.run_coroutine_threadsafe(self._fetched(uri), self._loop)
+        future: Future[Fetched] = Future()
+        with self._lock:
+            self._queued.append((future, uri))
+            is_first = len(self._queued) == 1
+        if is_first:  # else the loop has been woken already
+            self._loop.call_soon_threadsafe(self._start_queued)
+        return future
 
     def fetch(self, uri: str) -> bytes:
         """One image's bytes. Raises FetchError, whose `attempts` says how many there were."""
@@ -137,6 +147,26 @@ class Fetcher:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
         await self._web.close()
+
+    def _start_queued(self) -> None:
+        with self._lock:
+            queued, self._queued = self._queued, []
+        for future, uri in queued:
+            task = self._loop.create_task(self._deliver(future, uri))
+            self._tasks.add(task)
+            task.add_done_callback(partial(self._finished, future))
+
+    async def _deliver(self, future: "Future[Fetched]", uri: str) -> None:
+        fetched = await self._fetched(uri)
+        if future.set_running_or_notify_cancel():
+            future.set_result(fetched)
+
+    def _finished(self, future: "Future[Fetched]", task: "asyncio.Task[None]") -> None:
+        self._tasks.discard(task)
+        if task.cancelled():
+            future.cancel()
+        elif (error := task.exception()) is not None:
+            future.set_exception(error)
 
     async def _fetched(self, uri: str) -> Fetched:
         spent = _Spent()

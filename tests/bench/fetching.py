@@ -8,6 +8,7 @@ import asyncio
 import os
 import time
 import uuid
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -92,8 +93,11 @@ def _compared(ways: dict[str, Way], keys: list[str]) -> Iterator[tuple[str, floa
 
 
 def _by_fetcher(fetcher: Fetcher, bucket: str, keys: Sequence[str]) -> int:
-    futures = [fetcher.begin(f"s3://{bucket}/{key}") for key in keys]
-    return sum(len(future.result().data or b"") for future in futures)
+    futures = deque(fetcher.begin(f"s3://{bucket}/{key}") for key in keys)
+    size = 0
+    while futures:  # as a decoder does, which lets go of each image
+        size += len(futures.popleft().result().data or b"")
+    return size
 
 
 async def _by_obstore(store: ObjectStore, keys: Sequence[str]) -> int:
