@@ -30,6 +30,7 @@ from pipeline.store import RunStore
 from pipeline.tag import Request, tag
 from ramcore.images import decode
 from ramcore.scenes import draw_scene
+from tests.bench import fetching
 
 IMAGES = 4000
 PLANNED_ROWS = 1_000_000
@@ -49,6 +50,8 @@ def main() -> None:
     """Measure all figures."""
     with tempfile.TemporaryDirectory(prefix="ramfleet-bench-") as folder:
         figures = [*decode_figures(), *plan_figures(Path(folder)), *pipeline_figures(Path(folder)), *feed_figures()]
+    if "AWS_ENDPOINT_URL" in os.environ:
+        figures += [Figure(*figure) for figure in fetching.figures()]
     table = Table("figure", "value", "unit", title=machine())
     for figure in figures:
         table.add_row(figure.what, f"{figure.value:.3g}", figure.unit)
