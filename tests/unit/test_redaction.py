@@ -1,9 +1,16 @@
 """No credentials in messages and tables."""
 
+from pathlib import Path
+
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from pipeline.decode import _Image, with_images
 from pipeline.fetching.redaction import column_without_credentials, redacted, without_credentials
+from pipeline.pins import absolute
+from pipeline.plan import make_plan
+from pipeline.store import RunStore
 
 
 @pytest.mark.parametrize(
@@ -53,3 +60,23 @@ def test_columns_keep_their_nulls() -> None:
     """A null stays null beside a uri that is cut."""
     column = pa.array(["https://h/a?sig=x", None, "b"])
     assert column_without_credentials(column).to_pylist() == ["https://h/a", None, "b"]
+
+
+def test_duplicates_and_pins_hold_no_signature(tmp_path: Path) -> None:
+    """The table of duplicates is published as planned; INPUT is pinned without its signature."""
+    uri = "https://h/a.jpg?sig=sesame"
+    rows = pa.RecordBatch.from_pydict({"image_id": ["a", "a"], "uri": [uri, uri]})
+    store = RunStore(tmp_path / "run")
+    plan = make_plan(iter([rows]), store, 2, None, {})
+    with store.open(plan.duplicates_name) as file:
+        assert pq.read_table(file).to_pylist() == [{"image_id": "a", "uri": "https://h/a.jpg"}]
+    assert plan.read_chunk(store, 0)["uri"].to_pylist() == [uri]
+    assert absolute("https://h/list.csv?sig=sesame&v=2") == "https://h/list.csv?v=2"
+
+
+def test_rows_on_their_way_to_a_chunk_hold_no_signature() -> None:
+    """What decoding hands on is what the tables will say."""
+    uri = "https://user:sesame@h/a.jpg?sig=sesame"
+    rows = pa.table({"image_id": ["a"], "uri": [uri], "chunk": [0], "planned_error": pa.nulls(1, pa.string())})
+    found = with_images(rows, [_Image()])
+    assert found["uri"].to_pylist() == ["https://h/a.jpg"]
