@@ -33,6 +33,8 @@ class ManifestConfig(_Section):
 
     keep: tuple[str, ...] = Field((), json_schema_extra=_RESULT)
     """Manifest columns that are carried into the tag table."""
+    image_bytes: bool = Field(True, json_schema_extra=_RESULT)
+    """Parquet columns bytes, image_bytes and {bytes, path} are the images, even beside a column of uris."""
 
 
 class FetchConfig(_Section):
@@ -40,8 +42,49 @@ class FetchConfig(_Section):
 
     concurrency: int = Field(32, ge=1, le=1024)
     """Fetches in flight for each decoding process."""
+    concurrency_per_host: int = Field(8, ge=1, le=1024)
+    """Of these, at most so many from one http(s) host."""
+    connect_timeout_s: float = Field(10.0, gt=0)
+    """To find a host's address, and to connect to it."""
+    read_timeout_s: float = Field(30.0, gt=0)
+    """Without a byte for so long, an attempt is given up."""
+    total_timeout_s: float = Field(120.0, gt=0)
+    """For one attempt from its first to its last byte, local files included."""
+    retries: int = Field(3, ge=0, le=20)
+    """Further attempts after a failure that may pass (docs/error-kinds.md)."""
+    backoff_s: float = Field(0.5, ge=0)
+    """Before the first retry; doubled for each further one, and shortened at random by up to half."""
+    max_backoff_s: float = Field(60.0, ge=0)
+    """Longest wait before a retry; a server that asks for a longer one (Retry-After) is not asked again."""
     max_image_bytes: int = Field(100_000_000, ge=1, json_schema_extra=_RESULT)
     """Larger images are rejected as too_large without being read."""
+    max_redirects: int = Field(5, ge=0, le=50)
+    """Redirects that are followed for one image."""
+    user_agent: str = Field("ramfleet", min_length=1, pattern=r"^[\x20-\x7e]+$")
+    """Sent to http(s) servers; robots rules for this name apply."""
+    robots: bool = True
+    """Images whose X-Robots-Tag says noai, noimageai, noindex or noimageindex are rejected."""
+    proxy: str | None = Field(None, pattern=r"^http://")
+    """HTTP proxy for http(s) images; it then looks up their addresses, so only it can block private ones."""
+    allow_hosts: tuple[str, ...] = ()
+    """Hosts (name, name:port or address) that images may come from although their addresses are private."""
+    allow_roots: Literal["auto"] | tuple[str, ...] = "auto"
+    """Folders that local images may lie in, links resolved; auto = a local manifest's own folder."""
+
+
+class StorageConfig(_Section):
+    """How buckets are reached; what is not set here comes from the environment (AWS_*, GOOGLE_*, AZURE_*)."""
+
+    anonymous: bool = False
+    """Requests are not signed: public buckets without credentials."""
+    requester_pays: bool = False
+    """S3: the account of the credentials pays for requests and traffic."""
+    profile: str | None = None
+    """S3: profile of ~/.aws/config and ~/.aws/credentials; none = AWS_PROFILE."""
+    endpoint: str | None = Field(None, pattern=r"^https?://")
+    """S3: address of another store than Amazon's; none = AWS_ENDPOINT_URL."""
+    region: str | None = None
+    """S3: none = AWS_REGION, or the profile's."""
 
 
 class DecodeConfig(_Section):
@@ -117,6 +160,7 @@ class Config(_Section):
     plan: PlanConfig = PlanConfig()
     manifest: ManifestConfig = ManifestConfig()
     fetch: FetchConfig = FetchConfig()
+    storage: StorageConfig = StorageConfig()
     decode: DecodeConfig = DecodeConfig()
     model: ModelOptions = ModelOptions()
     output: OutputConfig = OutputConfig()

@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -12,7 +12,9 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.chunks import chunk_name
-from pipeline.fetch import FetchError, fetch
+from pipeline.fetching.fetcher import Fetcher
+from pipeline.fetching.outcome import Fetched, FetchError
+from pipeline.fetching.redaction import column_without_credentials
 from pipeline.isolation import IsolatedDecoder
 from pipeline.job import Job
 from pipeline.plan import read_plan
@@ -64,19 +66,12 @@ class _Image:
 
 
 @dataclass(frozen=True)
-class _Fetched:
-    data: bytes | None
-    seconds: float
-    error: FetchError | None
-
-
-@dataclass(frozen=True)
 class BegunChunk:
     """A chunk whose images are being fetched. rows: as planned; fetches: None where the plan rejects the row."""
 
     chunk: int
     rows: pa.Table
-    fetches: "list[Future[_Fetched] | None]"
+    fetches: "list[Future[Fetched] | None]"
 
 
 class Decoder:
@@ -93,7 +88,7 @@ class Decoder:
             raise FileNotFoundError(f"{job.store.root} holds no plan")
         self._plan = plan
         torch.set_num_threads(1)  # resizing is one of several decoders' work on this node
-        self._pool = ThreadPoolExecutor(job.config.fetch.concurrency, thread_name_prefix="fetch")
+        self._fetcher = Fetcher(job.config.fetch, job.config.storage)
 
     def begin(self, chunk: int) -> BegunChunk | None:
         """Begin to fetch; None if the chunk is committed already."""
@@ -101,7 +96,7 @@ class Decoder:
             return None
         rows = self._plan.read_chunk(self._job.store, chunk)
         fetches = [
-            None if planned_error else self._pool.submit(self._fetch, uri)
+            None if planned_error else self._fetcher.begin(uri)
             for uri, planned_error in zip(rows["uri"].to_pylist(), rows["planned_error"].to_pylist(), strict=True)
         ]
         return BegunChunk(chunk, rows, fetches)
@@ -119,16 +114,8 @@ class Decoder:
         )
         return DecodedChunk(begun.chunk, with_images(begun.rows, images), pixels, started_at, fetch_s, decode_s)
 
-    def _fetch(self, uri: str) -> _Fetched:
-        start = time.perf_counter()
-        try:
-            data, error = fetch(uri, self._job.config.fetch), None
-        except FetchError as fault:
-            data, error = None, fault
-        return _Fetched(data, time.perf_counter() - start, error)
-
     def _decode_rows(
-        self, rows: pa.Table, fetches: list["Future[_Fetched] | None"], decoder: "IsolatedDecoder | _InProcess"
+        self, rows: pa.Table, fetches: list["Future[Fetched] | None"], decoder: "IsolatedDecoder | _InProcess"
     ) -> tuple[list[_Image], NDArray[np.uint8]]:
         size = self._job.image_size
         pixels = np.empty((len(fetches), size, size, 3), dtype=np.uint8)
@@ -144,10 +131,10 @@ class Decoder:
         return images, pixels[:filled]
 
     def _decode_one(
-        self, fetched: _Fetched, image: _Image, decoder: "IsolatedDecoder | _InProcess", target: NDArray[np.uint8]
+        self, fetched: Fetched, image: _Image, decoder: "IsolatedDecoder | _InProcess", target: NDArray[np.uint8]
     ) -> bool:
         """Put one image's pixels into `target`, or the reason why not into `image`."""
-        image.fetch_s = fetched.seconds
+        image.fetch_s, image.attempts = fetched.seconds, fetched.attempts
         if fetched.data is None:
             error = fetched.error or FetchError("connection", "no bytes came")
             image.reject(error.kind, error.detail)
@@ -159,7 +146,7 @@ class Decoder:
             target[:], image.width, image.height = decoder.decode(fetched.data)
         except ImageError as fault:
             image.reject(fault.kind, fault.detail)
-        image.attempts = decoder.attempts
+        image.attempts = max(fetched.attempts, decoder.attempts)
         image.decode_s = time.perf_counter() - start
         return image.error_kind is None
 
@@ -188,4 +175,5 @@ def with_images(rows: pa.Table, images: list[_Image]) -> pa.Table:
     columns = {field.name: [getattr(image, field.name) for image in images] for field in fields(_Image)}
     for column in IMAGE_FIELDS:
         rows = rows.append_column(column, pa.array(columns[column.name], column.type))
-    return rows.drop_columns(["planned_error"])
+    uris = column_without_credentials(rows["uri"].combine_chunks())
+    return rows.set_column(rows.schema.get_field_index("uri"), "uri", uris).drop_columns(["planned_error"])

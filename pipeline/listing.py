@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from urllib.parse import quote
 
-from fsspec import AbstractFileSystem
-from fsspec.implementations.local import LocalFileSystem
 from fsspec.utils import glob_translate
 
 IMAGE_EXTENSIONS = frozenset({
@@ -46,7 +44,7 @@ def split_glob(pattern: str) -> tuple[str, str]:
     return "/".join(parts[:first]) or "/", "/".join(parts[first:])
 
 
-def walk(fs: AbstractFileSystem, root: str, max_depth: int | None = None) -> Iterator[str]:
+def walk(root: str, max_depth: int | None = None) -> Iterator[str]:
     """Paths of all files below `root`, relative to it, by name within each folder, folders in their place.
 
     Names that begin with a dot are passed over. Links to folders are followed, but not in circles. A link to
@@ -54,10 +52,7 @@ def walk(fs: AbstractFileSystem, root: str, max_depth: int | None = None) -> Ite
     read; devices and pipes do not.
     max_depth: parts of a path at most; None = no limit. Raises OSError when a folder cannot be listed.
     """
-    seen: frozenset[tuple[int, int]] = frozenset()
-    if isinstance(fs, LocalFileSystem):
-        seen = frozenset({_identity(os.stat(root))})
-    stack = [("", iter(_entries(fs, root)), seen)]
+    stack = [("", iter(_entries(root)), frozenset({_identity(os.stat(root))}))]
     while stack:
         folder, entries, above = stack[-1]
         entry = next(entries, None)
@@ -68,10 +63,10 @@ def walk(fs: AbstractFileSystem, root: str, max_depth: int | None = None) -> Ite
         elif entry.is_folder and (max_depth is None or len(stack) < max_depth) and entry.identity not in above:
             path = folder + entry.name
             seen = above | {entry.identity} if entry.identity else above
-            stack.append((path + "/", iter(_entries(fs, posixpath.join(root, path))), seen))
+            stack.append((path + "/", iter(_entries(posixpath.join(root, path))), seen))
 
 
-def glob_matches(fs: AbstractFileSystem, pattern: str) -> tuple[str, Iterator[str]]:
+def glob_matches(pattern: str) -> tuple[str, Iterator[str]]:
     """The folder in front of the pattern's first magic part, and the matching files relative to it, as `walk`.
 
     `*` and `?` match within a name, `[..]` a set of characters, `**` any number of folders.
@@ -79,7 +74,7 @@ def glob_matches(fs: AbstractFileSystem, pattern: str) -> tuple[str, Iterator[st
     root, rest = split_glob(pattern)
     matches = re.compile(glob_translate(rest)).match
     max_depth = None if "**" in rest.split("/") else rest.count("/") + 1
-    return root, (path for path in walk(fs, root, max_depth) if matches(path))
+    return root, (path for path in walk(root, max_depth) if matches(path))
 
 
 def storable(path: str, uri: bool = False) -> str:
@@ -91,23 +86,23 @@ def storable(path: str, uri: bool = False) -> str:
     return path
 
 
-def _entries(fs: AbstractFileSystem, folder: str) -> list[_Entry]:
-    listed = _local_entries(folder) if isinstance(fs, LocalFileSystem) else _remote_entries(fs, folder)
-    return sorted((entry for entry in listed if not entry.name.startswith(".")), key=lambda entry: entry.name)
-
-
-def _local_entries(folder: str) -> Iterator[_Entry]:
+def _entries(folder: str) -> list[_Entry]:
     with os.scandir(folder) as entries:
-        for entry in entries:
-            try:
-                yield _local_entry(entry)
-            except OSError:
-                if not entry.is_symlink():
-                    raise
-                yield _Entry(entry.name, False, True, None)
+        listed = [_local_entry(entry) for entry in entries if not entry.name.startswith(".")]
+    return sorted(listed, key=lambda entry: entry.name)
 
 
 def _local_entry(entry: os.DirEntry[str]) -> _Entry:
+    """A link that cannot be followed is a file."""
+    try:
+        return _followed(entry)
+    except OSError:
+        if not entry.is_symlink():
+            raise
+        return _Entry(entry.name, False, True, None)
+
+
+def _followed(entry: os.DirEntry[str]) -> _Entry:
     if entry.is_dir():
         return _Entry(entry.name, True, False, _identity(entry.stat()))
     is_lost_link = entry.is_symlink() and not os.path.exists(entry.path)
@@ -116,11 +111,3 @@ def _local_entry(entry: os.DirEntry[str]) -> _Entry:
 
 def _identity(status: os.stat_result) -> tuple[int, int]:
     return status.st_dev, status.st_ino
-
-
-def _remote_entries(fs: AbstractFileSystem, folder: str) -> Iterator[_Entry]:
-    for entry in fs.ls(folder, detail=True):
-        name = posixpath.basename(entry["name"].rstrip("/"))
-        # Some stores list a folder's own placeholder object among its content.
-        if entry["name"].rstrip("/") != folder.rstrip("/"):
-            yield _Entry(name, entry["type"] == "directory", entry["type"] == "file", None)

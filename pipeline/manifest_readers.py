@@ -5,19 +5,20 @@ the file. All of them name file and line (where the parser knows it) in an Input
 """
 
 import csv
+import gzip
 import itertools
 import json
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from fsspec import AbstractFileSystem
 
 from pipeline.errors import InputError
+from pipeline.fetching.outcome import FetchError
 
 MANIFEST_EXTENSIONS = (".parquet", ".csv", ".tsv", ".jsonl", ".json", ".txt")
 """Endings of manifests; all but .parquet may be followed by .gz."""
@@ -25,40 +26,53 @@ MANIFEST_EXTENSIONS = (".parquet", ".csv", ".tsv", ".jsonl", ".json", ".txt")
 _MAX_LINE_BYTES = 64 * 1024 * 1024
 
 
+def manifest_extension(path: str) -> str | None:
+    """One of MANIFEST_EXTENSIONS that a file's name ends with, or None; behind it may be .gz, but not for Parquet."""
+    lower = path.lower()
+    name = lower.removesuffix(".gz")
+    extension = next((known for known in MANIFEST_EXTENSIONS if name.endswith(known)), None)
+    return None if name != lower and extension == ".parquet" else extension
+
+
 @dataclass(frozen=True)
 class Source:
-    """A manifest file. label: how messages call it; batch_rows: rows of a batch at most."""
+    """A manifest file. name: of the file, whose ending says what it is; label: how messages call it; opener: opens it
+    for reading and seeking; folder: in front of relative uris; batch_rows: rows of a batch at most."""
 
-    fs: AbstractFileSystem
-    path: str
+    name: str
     label: str
+    opener: Callable[[], Any]
+    folder: str
     batch_rows: int
 
-    def open(self) -> BinaryIO:
+    @contextmanager
+    def open(self) -> Iterator[BinaryIO]:
         """The content, decompressed."""
-        file: BinaryIO = self.fs.open(self.path, "rb", compression="gzip" if self._is_gzip else None)
-        return file
+        with self.opener() as raw:
+            if not self.name.lower().endswith(".gz"):
+                yield raw
+                return
+            with gzip.GzipFile(fileobj=raw) as unpacked:
+                yield cast(BinaryIO, unpacked)
 
     @property
     def extension(self) -> str | None:
         """One of MANIFEST_EXTENSIONS, or None where the name has none of them."""
-        name = self.path.lower().removesuffix(".gz") if self._is_gzip else self.path.lower()
-        extension = next((known for known in MANIFEST_EXTENSIONS if name.endswith(known)), None)
-        return None if self._is_gzip and extension == ".parquet" else extension
+        return manifest_extension(self.name)
 
     def error(self, detail: str) -> InputError:
         """An InputError about this file."""
         return InputError(f"INPUT {self.label}: {detail}")
 
-    @property
-    def _is_gzip(self) -> bool:
-        return self.path.lower().endswith(".gz")
-
 
 class Reader(Protocol):
-    """A manifest that is open for reading. image_bytes: columns that hold images themselves, not uris."""
+    """A manifest that is open for reading.
+
+    image_bytes: columns that hold images themselves, not uris; group_rows: rows of each row group, of Parquet only.
+    """
 
     image_bytes: list[str]
+    group_rows: list[int]
 
     def names(self) -> list[str]:
         """Names of the columns, in the file's order."""
@@ -90,6 +104,8 @@ def _explained(source: Source, what: str) -> Iterator[None]:
         yield
     except pa.ArrowException as error:
         raise source.error(f"{what}: {_one_line(error)}") from error
+    except FetchError as error:
+        raise source.error(str(error)) from error
     except (EOFError, zlib.error) as error:
         raise source.error(f"its compressed data is damaged or cut: {_one_line(error)}; write it again") from error
     except OSError as error:
@@ -105,13 +121,19 @@ class _Parquet:
         self._source = source
         with self._file() as file:
             self._schema: pa.Schema = file.schema_arrow
-        self.image_bytes = [field.name for field in self._schema if _holds_images(field)]
+            groups = range(file.metadata.num_row_groups)
+            self.group_rows = [file.metadata.row_group(group).num_rows for group in groups]
+        cells = (_image_column(field) for field in self._schema)
+        self.image_bytes = [column for column in cells if column]
 
     def names(self) -> list[str]:
         return list(self._schema.names)
 
     def batches(self, text: Sequence[str], keep: Sequence[str]) -> Iterator[pa.RecordBatch]:
         wanted = [*text, *keep]
+        if not wanted:
+            yield from self._bare_batches()
+            return
         for name in keep:
             kind = self._schema.field(name).type
             if not pa.types.is_dictionary(kind) and _has_dictionary(kind):
@@ -125,16 +147,29 @@ class _Parquet:
                 kept = [_plain(batch.column(name)) for name in keep]
                 yield pa.RecordBatch.from_arrays([*texts, *kept], names=wanted)
 
+    def _bare_batches(self) -> Iterator[pa.RecordBatch]:
+        """All rows without a column: only their number counts."""
+        for rows in self.group_rows:
+            for start in range(0, rows, self._source.batch_rows):
+                nothing = pa.array([{}] * min(self._source.batch_rows, rows - start), pa.struct([]))
+                yield pa.RecordBatch.from_struct_array(nothing)
+
     @contextmanager
     def _file(self) -> Iterator[pq.ParquetFile]:
         with _explained(self._source, "not a Parquet file"), self._source.open() as handle:
             yield pq.ParquetFile(handle)
 
 
-def _holds_images(field: pa.Field) -> bool:
-    if pa.types.is_struct(field.type):  # as Hugging Face writes images: {bytes, path}
-        return any(child.name == "bytes" for child in field.type.fields)
-    return field.name in ("bytes", "image_bytes")
+def _image_column(field: pa.Field) -> str | None:
+    """How a column of images is called by uris of its cells, or None for other columns."""
+    binary = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view)
+    kind = field.type
+    if pa.types.is_struct(kind):  # as Hugging Face writes images: {bytes, path}
+        types = {child.name: child.type for child in kind.fields}
+        is_image = types.keys() == {"bytes", "path"} and any(test(types["bytes"]) for test in binary)
+        return f"{field.name}.bytes" if is_image else None
+    is_named = field.name in ("bytes", "image_bytes")
+    return field.name if is_named and any(test(kind) for test in binary) else None
 
 
 def _plain(column: pa.Array) -> pa.Array:
@@ -193,6 +228,7 @@ class _Csv:
 
     def __init__(self, source: Source, delimiter: str) -> None:
         self.image_bytes: list[str] = []
+        self.group_rows: list[int] = []
         self._source = source
         self._delimiter = delimiter
 
@@ -236,6 +272,7 @@ class _Text:
 
     def __init__(self, source: Source) -> None:
         self.image_bytes: list[str] = []
+        self.group_rows: list[int] = []
         self._source = source
 
     def names(self) -> list[str]:
@@ -280,6 +317,7 @@ class _Json:
 
     def __init__(self, source: Source) -> None:
         self.image_bytes: list[str] = []
+        self.group_rows: list[int] = []
         self._source = source
         with _explained(source, "not JSON"), source.open() as file:
             start = file.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()

@@ -5,6 +5,7 @@ from typing import Any
 
 from pipeline.config import Config
 from pipeline.errors import PinnedError
+from pipeline.fetching.redaction import without_credentials
 from pipeline.plan import Plan
 
 _AUTO_MEANS_AS_PLANNED = ("plan.chunk_rows", "model.dtype", "output.captions")
@@ -17,8 +18,8 @@ def pins(config: Config, input_uri: str, limit: int | None, bundle_hash: str) ->
 
 
 def absolute(input_uri: str) -> str:
-    """INPUT independent of the working directory."""
-    return input_uri if "://" in input_uri else str(Path(input_uri).absolute())
+    """INPUT independent of the working directory, and without its signature, which is another one at a resume."""
+    return without_credentials(input_uri) if "://" in input_uri else str(Path(input_uri).absolute())
 
 
 def check_pins(plan: Plan, asked: dict[str, Any], out: str) -> None:

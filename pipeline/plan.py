@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.errors import InputError, PlanError
+from pipeline.fetching.redaction import column_without_credentials
 from pipeline.identity import DUPLICATE, OTHER_URI, Flags, Spool
 from pipeline.store import RunStore
 from pipeline.tables import FORMAT_VERSION, to_parquet
@@ -271,7 +272,8 @@ def _write_duplicates(store: RunStore, spool: Spool, flags: Flags, made: list[st
             for table, found in spool.tables(flags)
         )
         for table in _regrouped(duplicates, _PART_ROWS):
-            writer.write_table(table)
+            uris = column_without_credentials(table["uri"].combine_chunks())  # it is published as it is
+            writer.write_table(table.set_column(1, "uri", uris))
     with path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     name = _duplicates_name(sha256)

@@ -19,12 +19,13 @@ from pipeline.fleet_messages import FleetSpec
 from pipeline.fleet_table import fleet_lines
 from pipeline.flow import FlowShape
 from pipeline.job import Job
-from pipeline.manifest import Input, open_input, still_there
+from pipeline.manifest import Input, open_input
 from pipeline.model_choice import check_before_cluster, writes_captions
 from pipeline.model_record import record_model
 from pipeline.node_facts import Proof, proof_of
 from pipeline.parity_gate import checked_dtype
 from pipeline.pins import check_pins, pins
+from pipeline.places import for_fetching, still_there
 from pipeline.plan import Plan, make_plan, read_plan
 from pipeline.progress import RunProgress
 from pipeline.replica import Replica, ReplicaSpec
@@ -120,7 +121,7 @@ def _open(store: RunStore, request: Request, asked: dict[str, Any]) -> Plan | In
             )
         if store.exists("run.json"):
             raise PinnedError(f"--out {request.out} was made by `ramfleet threshold`, not by tagging: choose another")
-        return open_input(request.input, request.config.manifest.keep)
+        return open_input(request.input, config=request.config)
     check_pins(plan, asked, request.out)
     return plan
 
@@ -157,7 +158,15 @@ def _tag_pending(
     size = read_config(request.bundle).swin.image_size
     shape = shape.computing_in(plan.pinned["model.dtype"], config)
     session = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"
-    job = Job(config, store, session, str(request.bundle), size, shape.policy.dtype, plan.hash)
+    job = Job(
+        for_fetching(config, request.input),
+        store,
+        session,
+        str(request.bundle),
+        size,
+        shape.policy.dtype,
+        plan.hash,
+    )
     output = config.output
     captions = plan.pinned.get("output.captions", False)
     replica = ReplicaSpec(job.bundle, plan.pinned["bundle"], output.score_floor, output.top_k, captions)
@@ -172,7 +181,7 @@ def _tag_pending(
     )
     done = plan.counts["planned"] - sum(plan.chunk_rows(chunk) for chunk in pending_chunks(store, plan))
     with RunProgress(console, total=plan.counts["planned"], done=done) as progress:
-        drive(job, plan, fleet, flow, progress, lambda: still_there(request.input))
+        drive(job, plan, fleet, flow, progress, lambda: still_there(request.input, config))
     return progress.finished, progress.elapsed_s
 
 

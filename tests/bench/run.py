@@ -31,6 +31,7 @@ from pipeline.store import RunStore
 from pipeline.tag import Request, tag
 from ramcore.images import decode
 from ramcore.scenes.drawing import draw_scene
+from tests.bench import fetching
 from tests.simulated_fleet import SimulatedFleet
 
 IMAGES = 4000
@@ -59,6 +60,8 @@ def main() -> None:
             feed_figures(),
         )
         figures = [figure for part in parts for figure in part]
+    if "AWS_ENDPOINT_URL" in os.environ:
+        figures += [Figure(*figure) for figure in fetching.figures()]
     table = Table("figure", "value", "unit", title=machine())
     for figure in figures:
         table.add_row(figure.what, f"{figure.value:.3g}", figure.unit)

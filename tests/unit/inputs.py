@@ -5,12 +5,17 @@ import gzip
 import pyarrow as pa
 import pytest
 
+from pipeline.config import Config, FetchConfig
 from pipeline.errors import InputError
 from pipeline.manifest import open_input
+
+ANYWHERE = Config(fetch=FetchConfig(allow_roots=("/",)))
+"""Rows may lead to any local file."""
 
 
 def read(uri, keep=(), **options):
     """The rows of an input as tuples (image_id, uri, kept columns…)."""
+    options.setdefault("config", ANYWHERE)
     table = pa.Table.from_batches(open_input(str(uri), keep, **options).batches())
     return list(zip(*(column.to_pylist() for column in table.columns), strict=True))
 

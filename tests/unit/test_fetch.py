@@ -6,10 +6,12 @@ import threading
 from pathlib import Path
 
 import pytest
+from fetching import fetch
 
 from pipeline.config import FetchConfig
 from pipeline.error_kinds import ERROR_KINDS
-from pipeline.fetch import FetchError, fetch, local_path
+from pipeline.fetching.files import local_path
+from pipeline.fetching.outcome import FetchError
 
 
 def kind_of(uri: str, config: FetchConfig | None = None) -> str:
@@ -70,7 +72,7 @@ def test_files_that_do_not_say_their_size_are_bounded(tmp_path: Path, monkeypatc
         fields[6] = min(fields[6], 1000)
         return os.stat_result(fields)
 
-    monkeypatch.setattr("pipeline.fetch.os.fstat", as_it_was)
+    monkeypatch.setattr("pipeline.fetching.files.os.fstat", as_it_was)
     assert fetch(str(path), FetchConfig(max_image_bytes=3_000_000)) == b"x" * 3_000_000
     assert kind_of(str(path), FetchConfig(max_image_bytes=2_999_999)) == "too_large"
 

@@ -4,12 +4,14 @@ import os
 
 import pyarrow as pa
 import pytest
+from fetching import fetch
 from inputs import read, refused, touch
 from PIL import Image
 
-from pipeline.config import FetchConfig
-from pipeline.fetch import FetchError, fetch
-from pipeline.manifest import open_input, still_there
+from pipeline.config import Config, FetchConfig
+from pipeline.fetching.outcome import FetchError
+from pipeline.manifest import open_input
+from pipeline.places import still_there
 
 
 def test_directory(tmp_path):
@@ -147,7 +149,7 @@ def test_still_there(tmp_path):
     touch(tmp_path, "full/a.jpg")
     (tmp_path / "empty").mkdir()
     for there in ("full", "full/a.jpg", "full/*.png"):
-        assert still_there(str(tmp_path / there))
-    assert still_there(f"file://{tmp_path}/full")
+        assert still_there(str(tmp_path / there), Config())
+    assert still_there(f"file://{tmp_path}/full", Config())
     for gone in ("empty", "missing", "missing/*.png", "empty/*"):
-        assert not still_there(str(tmp_path / gone))
+        assert not still_there(str(tmp_path / gone), Config())

@@ -1,0 +1,1 @@
+"""Image bytes from where the uri says: local files, buckets, the web, members of tars, rows of Parquet files."""
