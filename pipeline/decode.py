@@ -13,7 +13,6 @@ import ray
 import torch
 from numpy.typing import NDArray
 
-from pipeline.chunks import chunk_name
 from pipeline.fetch import FetchError, fetch
 from pipeline.isolation import IsolatedDecoder
 from pipeline.job import Job
@@ -95,9 +94,9 @@ class Decoder:
 
     def _begin(self, chunk: int) -> tuple[pa.Table | None, list["Future[_Fetched] | None"]]:
         """The chunk's planned rows, with their fetches under way; no rows if another driver has committed it."""
-        if self._job.store.exists(chunk_name(chunk)):
+        rows = self._job.work.rows(self._job.store, self._plan, chunk)
+        if rows is None:
             return None, []
-        rows = self._plan.read_chunk(self._job.store, chunk)
         return rows, [
             None if planned_error else self._pool.submit(self._fetch, uri)
             for uri, planned_error in zip(rows["uri"].to_pylist(), rows["planned_error"].to_pylist(), strict=True)

@@ -9,10 +9,10 @@ from typing import Any
 from rich.console import Console
 
 from pipeline.accounting import Published
-from pipeline.chunks import committed
+from pipeline.chunks import committed, pending_chunks
 from pipeline.cluster import ClusterShape, joined, start_fleet, survey
 from pipeline.config import Config
-from pipeline.driver import drive, pending_chunks
+from pipeline.driver import drive
 from pipeline.errors import InputError, PinnedError
 from pipeline.finalize import finalize
 from pipeline.fleet import FleetSpec
@@ -22,11 +22,16 @@ from pipeline.manifest import Input, open_input, still_there
 from pipeline.model_choice import check_before_cluster, resolve_dtype, writes_captions
 from pipeline.model_record import record_model
 from pipeline.parity_gate import checked_dtype
-from pipeline.pins import check_pins, pins
+from pipeline.passes import FirstPass, Pass
+from pipeline.pins import absolute, check_pins, pins
 from pipeline.plan import Plan, make_plan, read_plan
+from pipeline.presence import at_work
 from pipeline.progress import RunProgress
+from pipeline.read_only import refuse_if_cleaned
 from pipeline.replica import Replica, ReplicaSpec
-from pipeline.store import RunStore
+from pipeline.store import RunStore, open_store
+from pipeline.sync import BASE_PIN, BaseRun, open_base
+from pipeline.versions import with_versions
 from ramcore.bundle import bundle_hash, demo_bundle, read_config
 from ramcore.describe import count_parameters
 
@@ -40,12 +45,14 @@ _HANDOVERS = 8
 
 @dataclass(frozen=True)
 class Request:
-    """What a user asks for. input: INPUT as given; out: the run folder; limit: only so many rows of the input."""
+    """What a user asks for. input: INPUT as given; out: the run folder; limit: only so many rows of the input;
+    base: a finished run, from which unchanged images are carried over."""
 
     input: str
     out: str
     config: Config
     limit: int | None = None
+    base: str | None = None
 
     @property
     def bundle(self) -> Path:
@@ -70,25 +77,42 @@ def tag(request: Request, console: Console, replica_class: type = Replica) -> Re
     replica_class: what a replica runs, see `pipeline.fleet.FleetSpec`.
     Raises RunError or RamcoreError; after a StoppedError the same call goes on where this one stopped.
     """
-    store = RunStore(request.out)
+    store = open_store(request.out)
     asked = pins(request.config, request.input, request.limit, bundle_hash(request.bundle))
+    asked[BASE_PIN] = None if request.base is None else absolute(request.base)
     opened = _open(store, request, asked)
+    base = _open_base(request, asked) if isinstance(opened, Input) else None
     check_before_cluster(request.config, read_config(request.bundle))
-    store.probe()
+    store.probe(request.config.run.single_writer)
     images, seconds = 0, 0.0
     if isinstance(opened, Input) or pending_chunks(store, opened):
         with joined(console):
             shape = survey(request.config, _weight_bytes(request))
-            planned = None if isinstance(opened, Input) else opened.pinned["model.dtype"]
-            dtype = resolve_dtype(request.config.model.dtype, planned, shape.devices)
-            if planned is None:
-                dtype = checked_dtype(store, request.config, request.bundle, dtype, shape.slots[0], console)
-            with console.status("planning"):
-                plan = _plan(store, opened, request, asked, shape, dtype) if isinstance(opened, Input) else opened
-            images, seconds = _tag_pending(request, store, plan, shape, console, replica_class)
+            plan = opened
+            if isinstance(plan, Input):
+                plan = _plan(store, plan, base, request, asked, shape, console)
+            resolve_dtype(request.config.model.dtype, plan.pinned["model.dtype"], shape.devices)
+            images, seconds = _tag_pending(request, store, plan, FirstPass(), "tag", shape, console, replica_class)
     with console.status("writing the tables"):
         published = finalize(store)
     return Result(store, published, images, seconds)
+
+
+def work_on(
+    request: Request,
+    store: RunStore,
+    plan: Plan,
+    work: Pass,
+    command: str,
+    console: Console,
+    replica_class: type = Replica,
+) -> tuple[int, float]:
+    """Start or join a cluster and do some work on a planned run; images finished, and the seconds that took."""
+    check_before_cluster(request.config, read_config(request.bundle))
+    with joined(console):
+        shape = survey(request.config, _weight_bytes(request))
+        resolve_dtype(request.config.model.dtype, plan.pinned["model.dtype"], shape.devices)
+        return _tag_pending(request, store, plan, work, command, shape, console, replica_class)
 
 
 def _open(store: RunStore, request: Request, asked: dict[str, Any]) -> Plan | Input:
@@ -104,38 +128,70 @@ def _open(store: RunStore, request: Request, asked: dict[str, Any]) -> Plan | In
             raise PinnedError(f"--out {request.out} was made by `ramfleet threshold`, not by tagging: choose another")
         return open_input(request.input, request.config.manifest.keep)
     check_pins(plan, asked, request.out)
+    refuse_if_cleaned(store)
     return plan
 
 
+def _open_base(request: Request, asked: dict[str, Any]) -> BaseRun | None:
+    if request.base is None:
+        return None
+    if asked[BASE_PIN] == absolute(request.out):
+        raise InputError(f"--base {request.base} is --out itself: name another folder for the new run")
+    return open_base(open_store(request.base), asked, request.config.run.carry_by_uri)
+
+
 def _plan(
-    store: RunStore, source: Input, request: Request, asked: dict[str, Any], shape: ClusterShape, dtype: str
+    store: RunStore,
+    source: Input,
+    base: BaseRun | None,
+    request: Request,
+    asked: dict[str, Any],
+    shape: ClusterShape,
+    console: Console,
 ) -> Plan:
     """Cut the input into chunks, once; another driver may be first, and then its plan is taken if it is the same."""
-    chunk_rows = request.config.plan.chunk_rows
+    config = request.config
+    of_base = None if base is None else base.document["pinned"]["model.dtype"]
+    dtype = resolve_dtype(config.model.dtype, of_base, shape.devices)
+    if base is None:
+        dtype = checked_dtype(store, config, request.bundle, dtype, shape.slots[0], console)
 
     def rows_per_chunk(rows: int) -> int:
-        if chunk_rows != "auto":
-            return chunk_rows
+        if config.plan.chunk_rows != "auto":
+            return config.plan.chunk_rows
         even = -(-rows // (_CHUNKS_PER_REPLICA * len(shape.slots)))
         return min(max(even, _FEWEST_CHUNK_ROWS), _MOST_CHUNK_ROWS)
 
-    record_model(store, request.bundle, asked["bundle"])
-    captions = writes_captions(request.config.output.captions, read_config(request.bundle))
-    resolved = asked | {"model.dtype": dtype, "output.captions": captions}
-    plan = make_plan(source.batches(), store, rows_per_chunk, request.limit, resolved)
+    with console.status("planning"):
+        record_model(store, request.bundle, asked["bundle"])
+        captions = writes_captions(config.output.captions, read_config(request.bundle))
+        resolved = asked | {"model.dtype": dtype, "output.captions": captions}
+        if base is not None:
+            resolved |= {"base.plan_hash": base.document["plan_hash"]}
+        rows = with_versions(source.batches(), config.plan.versions)
+        plan = make_plan(rows, store, rows_per_chunk, request.limit, resolved, base=base)
     check_pins(plan, asked, request.out)
     return plan
 
 
 def _tag_pending(
-    request: Request, store: RunStore, plan: Plan, shape: ClusterShape, console: Console, replica_class: type
+    request: Request,
+    store: RunStore,
+    plan: Plan,
+    work: Pass,
+    command: str,
+    shape: ClusterShape,
+    console: Console,
+    replica_class: type,
 ) -> tuple[int, float]:
     """Start the Fleet and drive the pending chunks through it; images finished, and the seconds that took."""
+    if not work.pending(store, plan):  # all was carried over
+        return 0, 0.0
     config = request.config
     size = read_config(request.bundle).swin.image_size
     dtype = plan.pinned["model.dtype"]
     session = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"
-    job = Job(config, store, session, str(request.bundle), size, dtype, plan.hash)
+    job = Job(config, store, session, str(request.bundle), size, dtype, plan.hash, work)
     microbatch = config.model.microbatch
     if microbatch == "auto":
         microbatch = _CARD_MICROBATCH if "cuda" in shape.devices else _CPU_MICROBATCH
@@ -144,16 +200,19 @@ def _tag_pending(
     replica = ReplicaSpec(
         job.bundle, plan.pinned["bundle"], dtype, microbatch, output.score_floor, output.top_k, captions
     )
-    fleet = start_fleet(FleetSpec(config, store, session, replica, shape.device, _weight_bytes(request), replica_class))
-    flow = FlowShape(
-        decoders=shape.decoders,
-        handovers=min(shape.nodes, _HANDOVERS),
-        replicas=len(shape.slots),
-        chunk_bytes=max(plan.chunk_rows(0), 1) * size * size * 3,
-    )
-    done = plan.counts["planned"] - sum(plan.chunk_rows(chunk) for chunk in pending_chunks(store, plan))
-    with RunProgress(console, total=plan.counts["planned"], done=done) as progress:
-        drive(job, plan, fleet, flow, progress, lambda: still_there(request.input))
+    with at_work(store, session, command, str(request.bundle)):
+        fleet = start_fleet(
+            FleetSpec(config, store, session, replica, shape.device, _weight_bytes(request), replica_class)
+        )
+        flow = FlowShape(
+            decoders=shape.decoders,
+            handovers=min(shape.nodes, _HANDOVERS),
+            replicas=len(shape.slots),
+            chunk_bytes=max(plan.chunk_rows(0), 1) * size * size * 3,
+        )
+        total, done = work.extent(store, plan)
+        with RunProgress(console, total=total, done=done) as progress:
+            drive(job, plan, fleet, flow, progress, lambda: still_there(request.input))
     return progress.finished, progress.elapsed_s
 
 
