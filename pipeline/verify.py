@@ -164,12 +164,12 @@ def _check_parts(
         extra = sorted(set(store.list(f"{folder}/")) - set(names))
         if extra:
             found.faults.append(
-                f"{folder}/ has {len(extra)} objects that are not in run.json, {_named(extra)}: {repair}"
+                f"{folder}/ has objects that are not in run.json, {_named(extra)}: {repair}"
             )
         for name in names:
             found.objects += 1
             if not _is_whole(store, name):
-                found.faults.append(f"{name} is missing or not as it was written: {repair}")
+                found.faults.append(_lost(store, name, repair))
                 continue
             if folder == "telemetry":
                 continue
@@ -187,6 +187,13 @@ def _check_parts(
     if complete and checksum != found.checksum:
         found.faults.append(f"tags/ and rejects/ do not hold the images of the plan, each once: {repair}")
     found.rows = max(found.rows, rows.total())
+
+
+def _lost(store: RunStore, name: str, repair: str) -> str:
+    if not store.exists(name):
+        return f"{name} is missing: {repair}"
+    # Finalize leaves a part that is there alone: its name says what is in it.
+    return f"{name} is not as it was written: {repair if repair == _RESTORE else 'delete it, then ' + repair}"
 
 
 def _columns(store: RunStore, name: str, columns: list[str]) -> Iterator[pa.Table]:

@@ -98,7 +98,7 @@ start() {
   [ ! -e "$DIR" ] || [ -z "$(ls -A "$DIR")" ] || fail "$DIR is not empty"
   mkdir -p "$DIR/mon" "$DIR/osd"
   DIR=$(cd "$DIR" && pwd)
-  trap 'stop "$DIR"' ERR
+  trap 'tail -n 5 "$DIR"/*.out >&2; stop "$DIR"' ERR
   read -r other monitor <<<"$(free_ports 2)"
   local port=${2:-$other}
   configure "$DIR" "$port" "$monitor"

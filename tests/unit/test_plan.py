@@ -90,6 +90,7 @@ def test_plan_is_that_of_a_simple_loop(tmp_path_factory, monkeypatch, rows, rows
     assert made.counts == {
         "input": len(rows),
         "duplicates": len(duplicates),
+        "carried": 0,
         "rejected_ids": sum(error is not None for _, _, error in planned),
         "planned": len(planned),
         "chunks": -(-len(planned) // rows_per_chunk),
@@ -111,7 +112,7 @@ def test_identity_by_example(store):
         ("c", "/3", 0, None),
     ]
     assert read_duplicates(store).to_pydict() == {"image_id": ["a", "a"], "uri": ["/1", "/2"]}
-    assert made.counts == {"input": 6, "duplicates": 2, "rejected_ids": 1, "planned": 4, "chunks": 1}
+    assert made.counts == {"input": 6, "duplicates": 2, "carried": 0, "rejected_ids": 1, "planned": 4, "chunks": 1}
 
 
 def test_one_row_group_for_each_chunk(store, monkeypatch):
@@ -387,6 +388,7 @@ def test_a_million_rows(store):
     assert made.counts == {
         "input": 1_000_000,
         "duplicates": 100_000,
+        "carried": 0,
         "rejected_ids": 0,
         "planned": 900_000,
         "chunks": 3516,
