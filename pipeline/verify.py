@@ -163,9 +163,7 @@ def _check_parts(
     for folder, names in parts.items():
         extra = sorted(set(store.list(f"{folder}/")) - set(names))
         if extra:
-            found.faults.append(
-                f"{folder}/ has objects that are not in run.json, {_named(extra)}: {repair}"
-            )
+            found.faults.append(f"{folder}/ has objects that are not in run.json, {_named(extra)}: {repair}")
         for name in names:
             found.objects += 1
             if not _is_whole(store, name):

@@ -7,9 +7,9 @@ import pytest
 from committed_run import commit_all, plan_run, tagged_rows
 
 from pipeline.chunks import chunk_name, commit_chunk, generations
+from pipeline.clean import clean
 from pipeline.error_kinds import ERROR_KINDS
 from pipeline.errors import ConfigError, ReadOnlyError, StoppedError
-from pipeline.clean import clean
 from pipeline.finalize import finalize
 from pipeline.local_store import LocalStore
 from pipeline.passes import FirstPass, RetryPass
@@ -110,7 +110,7 @@ def test_a_zombie_of_the_first_run_changes_nothing(store: LocalStore, plan: Plan
     """A commit of generation 0 loses against the one that is there, also after a retry."""
     do(find_rejects(store, plan, ALL)[0], store, plan, {})
     parts = finalize(store).parts["tags"]
-    zombie = tagged_rows(plan, plan.read_chunk(store, 0), {image_id: "timeout" for image_id in IDS})
+    zombie = tagged_rows(plan, plan.read_chunk(store, 0), dict.fromkeys(IDS, "timeout"))
     assert FirstPass().rows(store, plan, 0) is None
     assert not FirstPass().commit(store, 0, zombie)
     assert finalize(store).parts["tags"] == parts

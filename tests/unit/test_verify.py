@@ -133,7 +133,9 @@ def test_each_fault_is_named_with_its_repair(
     assert store.exists(chunk_name(0))
 
 
-@pytest.mark.parametrize("fault", [lose_run_json, flip_a_bit_of_a_part, lose_part, strange_part, retry_without_finalize])
+@pytest.mark.parametrize(
+    "fault", [lose_run_json, flip_a_bit_of_a_part, lose_part, strange_part, retry_without_finalize]
+)
 def test_finalize_repairs_what_it_is_named_for(
     store: LocalStore, plan: Plan, fault: Callable[[LocalStore, Plan], None]
 ) -> None:
@@ -187,4 +189,4 @@ def test_an_unfinished_run_is_not_cleaned(store: LocalStore, tiny_bundle: Path) 
     with pytest.raises(IncompleteError, match="2 of 3 chunks are not committed"):
         clean(store)
     assert not store.exists(CLEANED)
-    assert HASH == plan.pinned["bundle"]
+    assert plan.pinned["bundle"] == HASH
