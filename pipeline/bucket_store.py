@@ -57,7 +57,7 @@ _METADATA_SERVICE = "169.254."
 def open_bucket_store(scheme: str, path: str) -> "BucketStore":
     """The store of `scheme://path`. Raises StoreError if it does not answer or refuses to list."""
     if not path:
-        raise StoreError(f"--out {scheme}://: names no bucket; write {scheme}://bucket/prefix")
+        raise StoreError(f"{scheme}://: names no bucket; write {scheme}://bucket/prefix")
     store = BucketStore(f"{scheme}://{path}", CloudEnvironment.capture())
     store.reach()
     return store
@@ -84,7 +84,7 @@ class BucketStore(RunStore):
             with _explained(self, "list it"):
                 obstore.list_with_delimiter(self._connect(_FIRST_RETRIES), TEMPORARY + "reach")
         except StoreAwayError as error:
-            raise StoreError(f"--out {error}") from error
+            raise StoreError(str(error)) from error
 
     def create(self, name: str, data: bytes) -> bool:
         """As `RunStore.create`."""
@@ -178,12 +178,12 @@ class BucketStore(RunStore):
         try:
             refuses, why = self._refuses_second(name)
         except StoreAwayError as error:
-            raise StoreError(f"--out {error}") from error
+            raise StoreError(str(error)) from error
         if refuses:
             return
         if not single_writer:
             raise StoreError(
-                f"--out {self.root}: {why}: two commands at once could overwrite each other's chunks. Use a store with "
+                f"{self.root}: {why}: two commands at once could overwrite each other's chunks. Use a store with "
                 "conditional writes, or, if only one command ever works on this run, add --set run.single_writer=true"
             )
         self.conditional = False
@@ -214,7 +214,7 @@ class BucketStore(RunStore):
             options = self.environment.options(self.root)
             return from_url(self.root, config=options, client_options=client, retry_config=retries)  # type: ignore[call-overload]
         except (BaseError, ValueError) as error:
-            raise StoreError(f"--out {self.root}: {_first_line(error)}") from error
+            raise StoreError(f"{self.root}: {_first_line(error)}") from error
 
 
 class _Ranges(io.RawIOBase):

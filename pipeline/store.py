@@ -121,7 +121,7 @@ def open_store(root: str | Path) -> RunStore:
         return open_bucket_store(scheme.lower(), rest.strip("/"))
     if separator:
         known = ", ".join(f"{name}://" for name in BUCKET_SCHEMES)
-        raise StoreError(f"--out {root}: a run on {scheme}:// is not supported; give a local folder or one of {known}")
+        raise StoreError(f"{root}: a run on {scheme}:// is not supported; give a local folder or one of {known}")
     from pipeline.local_store import LocalStore
 
     return LocalStore(root)

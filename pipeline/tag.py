@@ -79,9 +79,9 @@ def tag(request: Request, console: Console, replica_class: type = Replica) -> Re
     """
     store = open_store(request.out)
     asked = pins(request.config, request.input, request.limit, bundle_hash(request.bundle))
-    asked[BASE_PIN] = None if request.base is None else absolute(request.base)
+    asked[BASE_PIN] = None if request.base is None else absolute(request.base).rstrip("/")
     opened = _open(store, request, asked)
-    base = _open_base(request, asked) if isinstance(opened, Input) else None
+    base = _open_base(store, request, asked) if isinstance(opened, Input) else None
     check_before_cluster(request.config, read_config(request.bundle))
     store.probe(request.config.run.single_writer)
     images, seconds = 0, 0.0
@@ -132,10 +132,10 @@ def _open(store: RunStore, request: Request, asked: dict[str, Any]) -> Plan | In
     return plan
 
 
-def _open_base(request: Request, asked: dict[str, Any]) -> BaseRun | None:
+def _open_base(store: RunStore, request: Request, asked: dict[str, Any]) -> BaseRun | None:
     if request.base is None:
         return None
-    if asked[BASE_PIN] == absolute(request.out):
+    if asked[BASE_PIN] == store.root:
         raise InputError(f"--base {request.base} is --out itself: name another folder for the new run")
     return open_base(open_store(request.base), asked, request.config.run.carry_by_uri)
 

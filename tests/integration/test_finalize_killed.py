@@ -18,15 +18,16 @@ from pipeline.verify import verify
 pytestmark = pytest.mark.integration
 
 IDS = [f"i{number:03d}" for number in range(120)]
-REJECTS = {image_id: "not_found" for image_id in IDS[::10]}
+REJECTS = dict.fromkeys(IDS[::10], "not_found")
 FOLDERS = ("tags/", "rejects/", "duplicates/", "telemetry/")
 
 KILLED = """
 import os, signal, sys
-from pipeline import bucket_store, local_store, parts
+from pipeline import bucket_lock, bucket_store, local_store, parts
 from pipeline.finalize import finalize
 from pipeline.store import open_store
 
+bucket_lock.STALE_S = 5
 parts._PART_BYTES, parts.GROUP_ROWS = 1, 30  # several parts, also of a small run
 left = int(sys.argv[2])
 

@@ -81,5 +81,5 @@ def test_a_run_folder_below_a_file_is_refused(tmp_path: Path) -> None:
 
 def test_an_unknown_scheme_is_refused_clearly() -> None:
     """A run can lie in a bucket, but not on every protocol that there is."""
-    with pytest.raises(StoreError, match=r"--out ftp://host/run: a run on ftp:// is not supported; give .* s3://"):
+    with pytest.raises(StoreError, match=r"ftp://host/run: a run on ftp:// is not supported; give .* s3://"):
         open_store("ftp://host/run")
