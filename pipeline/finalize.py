@@ -24,7 +24,7 @@ from pipeline.read_ahead import read_ahead
 from pipeline.read_only import refuse_if_cleaned
 from pipeline.run_document import write_run
 from pipeline.store import RunStore
-from pipeline.tables import REJECTS_COLUMNS, TAGS_COLUMNS, to_parquet
+from pipeline.tables import REJECTS_COLUMNS, TAGS_COLUMNS, VERSION_COLUMN, to_parquet
 from pipeline.telemetry import Telemetry
 
 _LOCK = "finalize"
@@ -109,8 +109,10 @@ def publish(store: RunStore, plan: Plan) -> Published:
 
 def tags_columns(plan: Plan) -> list[str]:
     """Columns of the tag table of a run."""
-    kept = [name for name in plan.column_names if name not in ("image_id", "uri", "chunk", "planned_error")]
-    return [*TAGS_COLUMNS, *Naming.of(plan.pinned).extra_columns, *kept]
+    own = ("image_id", "uri", "chunk", "planned_error", VERSION_COLUMN)
+    version = [VERSION_COLUMN] if VERSION_COLUMN in plan.column_names else []
+    kept = [name for name in plan.column_names if name not in own]
+    return [*TAGS_COLUMNS, *Naming.of(plan.pinned).extra_columns, *version, *kept]
 
 
 def _latest_chunks(store: RunStore, plan: Plan, telemetry: Telemetry) -> Iterator[pa.Table]:
