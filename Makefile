@@ -7,7 +7,7 @@ DEMO_RUN ?= demo-run
 OLDEST ?= .venv-oldest
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test unit oldest check lint format bench chaos clean
+.PHONY: help install services demo test unit oldest check lint format bench chaos clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -21,6 +21,9 @@ $(STAMP): pyproject.toml
 	@touch $@
 
 install: $(STAMP)  ## make .venv and install the project into it
+
+services:  ## install the servers that tests need (a Ceph gateway for S3), as root
+	infra/services/ceph.sh install
 
 demo: $(STAMP)  ## tag the pictures that come with the project
 	@$(BIN)/ramfleet tag ramcore/demo/pictures --out $(DEMO_RUN)

@@ -6,12 +6,15 @@ import typer
 
 
 def finalize(
-    run: Annotated[str, typer.Argument(help="The run folder.")],
+    run: Annotated[str, typer.Argument(help="The run folder, or s3://bucket/prefix.")],
 ) -> None:
     """Publish tags/, rejects/, duplicates/ and telemetry/ of a run from what is committed so far."""
     from pipeline import finalize as pipeline_finalize
-    from pipeline.store import RunStore
+    from pipeline.store import open_store
 
-    counts = pipeline_finalize.finalize(RunStore(run)).counts
+    counts = pipeline_finalize.finalize(open_store(run)).counts
     state = f"{counts.missing} not yet done" if counts.missing else "complete"
-    typer.echo(f"{run}: {counts.tagged} tagged, {counts.rejected} rejected, {counts.duplicates} duplicates, {state}")
+    carried = f"{counts.carried} carried over, " if counts.carried else ""
+    typer.echo(
+        f"{run}: {counts.tagged} tagged, {counts.rejected} rejected, {carried}{counts.duplicates} duplicates, {state}"
+    )

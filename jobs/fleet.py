@@ -49,5 +49,5 @@ def _surveyed(config: "Config", console: "Console") -> "ClusterShape":
     load = model_load(bundle, bundle_hash(bundle), captions)
     # Looking must not make a cluster grow: fleet.request is for runs.
     config = config.model_copy(update={"fleet": config.fleet.model_copy(update={"request": {}})})
-    with joined(console), proof_of(None, None, bundle) as proof:
+    with joined(console), proof_of(None, None, bundle, config) as proof:
         return survey(config, load, None, proof, console)

@@ -6,14 +6,18 @@ import sys
 import typer
 
 import jobs.calibrate
+import jobs.clean
 import jobs.finalize
 import jobs.fleet
 import jobs.look
 import jobs.model
+import jobs.retry
+import jobs.status
 import jobs.tag
 import jobs.threshold
 import jobs.train
-from pipeline.errors import RunError
+import jobs.verify
+from pipeline.errors import RunError, StoreAwayError
 from ramcore.errors import RamcoreError
 
 app = typer.Typer(
@@ -23,7 +27,11 @@ app = typer.Typer(
 )
 app.command("tag")(jobs.tag.tag)
 app.command("look")(jobs.look.look)
+app.command("retry")(jobs.retry.retry)
+app.command("status")(jobs.status.status)
+app.command("verify")(jobs.verify.verify)
 app.command("finalize")(jobs.finalize.finalize)
+app.command("clean")(jobs.clean.clean)
 app.command("fleet")(jobs.fleet.fleet)
 app.command("calibrate")(jobs.calibrate.calibrate)
 app.command("threshold")(jobs.threshold.threshold)
@@ -45,13 +53,15 @@ def main() -> None:
     """Run a command; ends the process with its exit code."""
     try:
         app()
+    except StoreAwayError as error:
+        _fail(f"{error}. Run the same command again when that is mended", error.exit_code)
     except RunError as error:
         _fail(error, error.exit_code)
     except RamcoreError as error:
         _fail(error, 2)
 
 
-def _fail(error: Exception, code: int) -> None:
+def _fail(error: Exception | str, code: int) -> None:
     for line in str(error).splitlines():
         print(f"ramfleet: {line}", file=sys.stderr)  # noqa: T201 - the command line's own voice
     sys.stderr.flush()

@@ -1,14 +1,41 @@
 """The screen belongs to us: what libraries write to standard output and error goes to a log file."""
 
 import os
+import signal
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 from rich.console import Console
 
-from pipeline.errors import StoreError
+from pipeline.errors import StoppedError, StoreError
+
+
+@contextmanager
+def on_screen(run: str) -> Iterator[Console]:
+    """A console for a long command on a run; an interrupt, or SIGTERM, becomes a StoppedError."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    log = log_of(run)
+    try:
+        with screen(log) as console:
+            yield console
+            console.print(f"Log of the libraries: {log}", style="dim", markup=False)
+    except KeyboardInterrupt:
+        raise StoppedError("interrupted; run the same command again to go on") from None
+
+
+def log_of(run: str) -> Path:
+    """Where libraries write to: into a local run's folder; beside the temporary files for a run in a bucket."""
+    if "://" not in run:
+        return Path(run).absolute() / "logs/driver.log"
+    return Path(tempfile.mkdtemp(prefix="ramfleet-log-")) / "driver.log"
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
 
 
 @contextmanager

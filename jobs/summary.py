@@ -49,6 +49,10 @@ def _counts(result: Result, bytes_per_image: float | None) -> Table:
     table.add_row("rejected", str(counts.rejected))
     for kind, number in result.published.rejects_by_kind.items():
         table.add_row(f"  {kind}", f"{number}  ({ERROR_KINDS[kind].cause})")
+    if counts.carried:
+        table.add_row("carried over", str(counts.carried))
+    if counts.missing:
+        table.add_row("not yet done", str(counts.missing))
     if counts.duplicates:
         table.add_row("duplicates", str(counts.duplicates))
     if bytes_per_image is not None:

@@ -16,8 +16,8 @@ class Language(StrEnum):
 
 
 def threshold(
-    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
-    out: Annotated[Path, typer.Option(help="New folder; tags, rejects and vocabulary as in a run.")],
+    run: Annotated[str, typer.Argument(help="A finished run.")],
+    out: Annotated[str, typer.Option(help="New folder or s3://bucket/prefix; tags, rejects, vocabulary as in a run.")],
     value: Annotated[
         float | None,
         typer.Option("--threshold", help="One threshold for all tags but those that never fire (threshold 1)."),

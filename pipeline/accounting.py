@@ -1,4 +1,4 @@
-"""The balance of a run: input = tagged + rejected + duplicates."""
+"""The balance of a run: input = tagged + rejected + duplicates + carried."""
 
 from dataclasses import asdict, dataclass
 
@@ -7,20 +7,22 @@ from pipeline.errors import IncompleteError
 
 @dataclass(frozen=True)
 class Counts:
-    """Rows of a run. missing: planned rows of chunks that are not committed; 0 in a finished run."""
+    """Rows of a run. carried: taken over unchanged from the base run; missing: planned rows of chunks that are not
+    committed, 0 in a finished run."""
 
     input: int
     tagged: int
     rejected: int
     duplicates: int
+    carried: int
     missing: int
 
     def check(self) -> None:
         """Raises IncompleteError if the rows do not add up."""
-        if self.input != self.tagged + self.rejected + self.duplicates + self.missing:
+        if self.input != self.tagged + self.rejected + self.duplicates + self.carried + self.missing:
             raise IncompleteError(
                 f"the run does not add up: input {self.input} ≠ tagged {self.tagged} + rejected {self.rejected} + "
-                f"duplicates {self.duplicates} + not yet done {self.missing}"
+                f"duplicates {self.duplicates} + carried {self.carried} + not yet done {self.missing}"
             )
 
     def as_dict(self) -> dict[str, int]:

@@ -1,12 +1,16 @@
-"""Chunk objects: their names, which exist, and the commit of one."""
+"""Chunk objects: their names, which exist, the commit of one, and its rows."""
 
+import io
 import re
 from collections.abc import Iterator
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
+from pipeline.errors import IncompleteError, last_line
+from pipeline.plan import Plan
 from pipeline.store import RunStore
-from pipeline.tables import to_parquet
+from pipeline.tables import attempt_of, to_parquet
 
 _NAME = re.compile(r"chunks/(\d{7,})\.g(\d+)\.parquet")
 
@@ -14,6 +18,12 @@ _NAME = re.compile(r"chunks/(\d{7,})\.g(\d+)\.parquet")
 def chunk_name(chunk: int, generation: int = 0) -> str:
     """`chunks/0000042.g0.parquet`."""
     return f"chunks/{chunk:07d}.g{generation}.parquet"
+
+
+def chunk_of(name: str) -> tuple[int, int] | None:
+    """(chunk, generation) of an object's name; None if it is no chunk's."""
+    match = _NAME.fullmatch(name)
+    return (int(match[1]), int(match[2])) if match else None
 
 
 def commit_chunk(store: RunStore, chunk: int, table: pa.Table, generation: int = 0) -> bool:
@@ -24,13 +34,43 @@ def commit_chunk(store: RunStore, chunk: int, table: pa.Table, generation: int =
 def committed(store: RunStore) -> Iterator[tuple[int, int]]:
     """(chunk, generation) of every chunk object, unsorted; listed, not opened."""
     for name in store.list("chunks/"):
-        if match := _NAME.fullmatch(name):
-            yield int(match[1]), int(match[2])
+        if (found := chunk_of(name)) is not None:
+            yield found
 
 
-def latest(store: RunStore) -> dict[int, str]:
-    """The object of each committed chunk: the highest generation wins; in order of chunk."""
-    generations: dict[int, int] = {}
+def pending_chunks(store: RunStore, plan: Plan) -> list[int]:
+    """Planned chunks that are not committed: all that a resume needs to know."""
+    done = {chunk for chunk, _ in committed(store)}
+    return [chunk for chunk in range(plan.chunks) if chunk not in done]
+
+
+def generations(store: RunStore) -> dict[int, int]:
+    """The highest generation of each committed chunk, which is the one that counts; in order of chunk."""
+    highest: dict[int, int] = {}
     for chunk, generation in committed(store):
-        generations[chunk] = max(generation, generations.get(chunk, 0))
-    return {chunk: chunk_name(chunk, generation) for chunk, generation in sorted(generations.items())}
+        highest[chunk] = max(generation, highest.get(chunk, 0))
+    return dict(sorted(highest.items()))
+
+
+def read_chunk(store: RunStore, plan: Plan, chunk: int, generation: int) -> pa.Table:
+    """The rows of a chunk object, with the record of its attempt in the metadata.
+
+    Raises IncompleteError if it is damaged, of another run, or has other rows than planned; FileNotFoundError.
+    """
+    name = chunk_name(chunk, generation)
+    where = f"{store.root}/{name}"
+    try:
+        table = pq.read_table(io.BytesIO(store.read(name)))
+        plan_hash = attempt_of(table.schema)["plan_hash"]
+    except (pa.ArrowException, KeyError, TypeError) as error:
+        raise IncompleteError(
+            f"{where} is damaged ({last_line(error)}); delete it and run the command again"
+        ) from error
+    if plan_hash != plan.hash:
+        raise IncompleteError(f"{where} is a chunk of another run; delete it and run the command again")
+    planned = plan.chunk_rows(chunk) if chunk < plan.chunks else 0
+    if table.num_rows != planned:
+        raise IncompleteError(
+            f"{where} holds {table.num_rows} rows, the plan has {planned}; delete it and run the command again"
+        )
+    return table

@@ -10,7 +10,7 @@ import uuid
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import ray
@@ -47,7 +47,8 @@ class ClusterShape:
     """What the cluster offers a run at its start.
 
     slots: room for replicas, no more than fleet.max_replicas; policy: how it was found, with the dtype of the run;
-    alive: nodes, as Ray lists them; facts: what was read on each, by node id; unusable: what replicas cannot use.
+    alive: nodes, as Ray lists them; facts: what was read on each, by node id; unusable: what replicas cannot use;
+    proof: what was asked of the nodes, and is of those that join later.
     """
 
     slots: list[Slot]
@@ -55,6 +56,7 @@ class ClusterShape:
     alive: list[dict[str, Any]]
     facts: Mapping[str, NodeFacts]
     unusable: list[Unusable]
+    proof: Proof = field(default_factory=Proof)
 
     @property
     def decoders(self) -> int:
@@ -142,7 +144,7 @@ def survey(config: Config, load: ModelLoad, planned_dtype: str | None, proof: Pr
             replicas_per_gpu=config.fleet.replicas_per_gpu,
             mixed_dtype=config.fleet.mixed_dtype,
         )
-        shape = ClusterShape([], policy, nodes, facts, [])
+        shape = ClusterShape([], policy, nodes, facts, [], proof)
         preferred = policy.preferred(nodes, facts)
         if preferred:
             dtype = resolve_dtype(config.model.dtype, planned_dtype, preferred, config.fleet.mixed_dtype)

@@ -26,6 +26,8 @@ class PlanConfig(_Section):
 
     chunk_rows: Literal["auto"] | Annotated[int, Field(ge=1, le=4096)] = Field("auto", json_schema_extra=_RESULT)
     """Rows of a chunk, the unit of work, retry and commit; at most 4,096; auto = rows / (8 × replicas) in 16 … 256."""
+    versions: bool = True
+    """Note size and time of every local file, so that a later run with --base knows which have changed."""
 
 
 class ManifestConfig(_Section):
@@ -148,10 +150,14 @@ class FleetConfig(_Section):
 
 
 class RunConfig(_Section):
-    """When a run gives up."""
+    """When a run gives up, and what it may take for granted."""
 
     max_reject_share: float = Field(0.5, gt=0, le=1)
     """A larger share of fetch failures among at least 1,000 rows is taken for an outage: the run stops."""
+    single_writer: bool = False
+    """Allow a store that cannot refuse to overwrite: only one command may then ever work on the run at a time."""
+    carry_by_uri: bool = False
+    """With --base: images whose version is unknown count as unchanged if their uri is the same."""
 
 
 class Config(_Section):
@@ -179,11 +185,14 @@ class Config(_Section):
 
 
 def load_config(
-    file: str | Path | None = None, overrides: list[str] | tuple[str, ...] = (), bundle: str | None = None
+    file: str | Path | None = None,
+    overrides: list[str] | tuple[str, ...] = (),
+    bundle: str | None = None,
+    under: dict[str, dict[str, Any]] | None = None,
 ) -> Config:
     """Configuration from a YAML file and overrides `a.b=value`, where the later ones win.
 
-    bundle: the value of model.bundle, taken as it is and not as YAML.
+    bundle: the value of model.bundle, taken as it is and not as YAML. under: sections that both may override.
 
     Raises ConfigError that names every wrong key with its value and remedy, all at once.
     """
@@ -193,9 +202,17 @@ def load_config(
     if bundle is not None:
         tree["model"] = {**tree.get("model", {}), "bundle": bundle}
     try:
-        return Config.model_validate(tree)
+        return Config.model_validate(_merged(under or {}, tree))
     except ValidationError as error:
         raise ConfigError("\n".join(_explain(error))) from error
+
+
+def _merged(under: dict[str, dict[str, Any]], tree: dict[str, Any]) -> dict[str, Any]:
+    merged: dict[str, Any] = {**under, **tree}
+    for name, section in under.items():
+        if isinstance(tree.get(name), dict):
+            merged[name] = {**section, **tree[name]}
+    return merged
 
 
 def known_keys() -> list[str]:

@@ -11,7 +11,6 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
-from pipeline.chunks import chunk_name
 from pipeline.fetching.fetcher import Fetcher
 from pipeline.fetching.outcome import Fetched, FetchError
 from pipeline.fetching.redaction import column_without_credentials
@@ -91,10 +90,10 @@ class Decoder:
         self._fetcher = Fetcher(job.config.fetch, job.config.storage)
 
     def begin(self, chunk: int) -> BegunChunk | None:
-        """Begin to fetch; None if the chunk is committed already."""
-        if self._job.store.exists(chunk_name(chunk)):
+        """Begin to fetch; None if the chunk has been done meanwhile."""
+        rows = self._job.work.rows(self._job.store, self._plan, chunk)
+        if rows is None:
             return None
-        rows = self._plan.read_chunk(self._job.store, chunk)
         fetches = [
             None if planned_error else self._fetcher.begin(uri)
             for uri, planned_error in zip(rows["uri"].to_pylist(), rows["planned_error"].to_pylist(), strict=True)

@@ -9,8 +9,7 @@ from typing import Any
 
 from ray.exceptions import RayError, RayTaskError
 
-from pipeline.chunks import committed
-from pipeline.errors import OutageError, RunError, StalledError, StoppedError, last_line
+from pipeline.errors import OutageError, RunError, StalledError, StoppedError, StoreError, last_line
 from pipeline.events import EventLog
 from pipeline.fleet_messages import FleetStatus
 from pipeline.flow import FlowShape, tag_chunks
@@ -21,18 +20,11 @@ from pipeline.plan import Plan
 from pipeline.progress import RunProgress
 from pipeline.ray_private import spilled_bytes
 from pipeline.remote import ask
-from pipeline.store import RunStore
 from pipeline.tables import from_ipc
 
 _POLL_S = 0.5
 _STRANDED_S = 2.0
 """So long must all that is left be in dead hands: until then a living process may take it over."""
-
-
-def pending_chunks(store: RunStore, plan: Plan) -> list[int]:
-    """Planned chunks that are not committed: all that a resume needs to know."""
-    done = {chunk for chunk, _ in committed(store)}
-    return [chunk for chunk in range(plan.chunks) if chunk not in done]
 
 
 def drive(
@@ -45,10 +37,10 @@ def drive(
     """
     log = EventLog(job.store, job.session, "driver")
     guard = OutageGuard(job.config.run.max_reject_share)
-    pending = pending_chunks(job.store, plan)
+    pending = job.work.pending(job.store, plan)
     spilled_before = spilled_bytes()
     while pending:
-        ask(fleet, "expect", sum(plan.chunk_rows(chunk) for chunk in pending))
+        ask(fleet, "expect", min(progress.left, sum(plan.chunk_rows(chunk) for chunk in pending)))
         watch = _Watch(fleet, progress)
         for outcome in watch.over(tag_chunks(job, fleet, pending, shape)):
             if outcome["outcome"] == "failed":
@@ -61,7 +53,7 @@ def drive(
                 "committed. Run the same command again when it is back"
             )
         _commit_held(job, log, guard.finish())
-        left = pending_chunks(job.store, plan)
+        left = job.work.pending(job.store, plan)
         if len(left) >= len(pending) and not watch.is_stranded:
             raise RunError(f"{len(left)} chunks could not be committed in a whole round: see {job.store.root}/events")
         pending = left
@@ -111,6 +103,8 @@ class _Watch:
             if item is None:
                 return
             if isinstance(item, BaseException):
+                if isinstance(_cause(item), StoreError):
+                    raise StoppedError(f"{_reason(item)}. Run the same command again when that is mended") from item
                 raise RunError(f"the flow of chunks broke: {_reason(item)}; the log has the whole account") from item
             self._done.add(item["chunk"])
             yield item
@@ -140,10 +134,14 @@ def _pour(outcomes: Iterator[dict[str, Any]], arrived: "queue.Queue[dict[str, An
 
 
 def _reason(error: BaseException) -> str:
+    return last_line(_cause(error))
+
+
+def _cause(error: BaseException) -> BaseException:
     """What went wrong first: Ray wraps an error in the story of every process that it passed through."""
     while isinstance(error, RayTaskError) and isinstance(error.cause, BaseException):
         error = error.cause
-    return last_line(error)
+    return error
 
 
 def _look(fleet: Any, progress: RunProgress) -> FleetStatus:

@@ -31,6 +31,18 @@ class StoreError(RunError):
     exit_code = 2
 
 
+class StoreAwayError(StoreError):
+    """The store of a run did not answer, or refused, in the middle of work; the same command goes on when it does."""
+
+    exit_code = 3
+
+
+class ReadOnlyError(RunError):
+    """The run was cleaned: its tables are all that is left, and nothing can be added to them."""
+
+    exit_code = 2
+
+
 class ClusterError(RunError):
     """The cluster cannot run the job: too few CPUs, or a node does not see the run, the input or the bundle."""
 

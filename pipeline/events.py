@@ -1,24 +1,32 @@
-"""The event log of a run: `events/*.jsonl`, append-only, one writer for each file.
+"""The event log of a run: `events/*.jsonl`, append-only, one writer for each object.
 
 It holds what the committed chunks cannot: leases, attempts that died or lost, commits, the life of nodes and replicas.
 """
 
+import heapq
+import io
 import json
+import re
 import sys
 import time
 import uuid
 from collections.abc import Iterator
 from contextlib import suppress
+from itertools import groupby
 from typing import Any
 
+from pipeline.errors import StoreError
 from pipeline.store import RunStore
 
 _PREFIX = "events/"
 _ALWAYS_THERE = {"at", "session", "event"}
+_ROLLED = re.compile(r"(\.\d+)?\.jsonl$")
+"""End of a log's name; on object storage a log is several numbered objects."""
 
 
 class EventLog:
-    """One writer's file. A line is with the operating system when `write` returns.
+    """One writer's log. On local disk a line is with the operating system when `write` returns; a bucket gets it
+    within seconds.
 
     The log is for accounts, not for results: if it cannot be written, that is said on standard error, and work goes on.
 
@@ -26,29 +34,49 @@ class EventLog:
     """
 
     def __init__(self, store: RunStore, session: str, writer: str) -> None:
-        self._path = store.path(f"{_PREFIX}{session}-{writer}-{uuid.uuid4().hex[:8]}.jsonl")
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = self._path.open("a", encoding="utf-8", buffering=1)
+        self._log = store.append_log(f"{_PREFIX}{session}-{writer}-{uuid.uuid4().hex[:8]}")
         self._session = session
 
     def write(self, event: str, **fields: Any) -> None:
         """Append one event; `at` is seconds since 1970."""
         record = {"at": round(time.time(), 3), "session": self._session, "event": event, **fields}
         try:
-            self._file.write(json.dumps(record) + "\n")
-        except OSError as error:
+            self._log.write(json.dumps(record) + "\n")
+        except (OSError, StoreError) as error:
             print(f"event {event} is not in the log: {error}", file=sys.stderr)  # noqa: T201 - goes to the worker's log
+
+    def close(self) -> None:
+        """The whole log is in the store when this returns, if the store answers."""
+        self._log.close()
 
 
 def read_events(store: RunStore, session: str | None = None) -> Iterator[dict[str, Any]]:
-    """All events of a run, or of one session, file by file in order of name.
+    """All events of a run, or of one session, log by log in order of name.
 
     Lines that are not whole, such as a killed writer leaves behind, are passed over.
     """
     for name in sorted(store.list(_PREFIX)):
-        if session is not None and not name.startswith(f"{_PREFIX}{session}-"):
-            continue
-        for line in store.read(name).decode("utf-8", errors="replace").splitlines():
+        if session is None or name.startswith(f"{_PREFIX}{session}-"):
+            yield from _read(store, name)
+
+
+def events_in_order(store: RunStore) -> Iterator[dict[str, Any]]:
+    """All events of a run, one session after the other, in each by time; memory does not grow with their number."""
+    names = sorted(store.list(_PREFIX))
+    for _, of_session in groupby(names, key=lambda name: name.removeprefix(_PREFIX).split("-", 1)[0]):
+        logs = groupby(of_session, key=lambda name: _ROLLED.sub("", name))
+        streams = [_chained(store, list(log)) for _, log in logs]
+        yield from heapq.merge(*streams, key=lambda event: float(event["at"]))
+
+
+def _chained(store: RunStore, names: list[str]) -> Iterator[dict[str, Any]]:
+    for name in names:
+        yield from _read(store, name)
+
+
+def _read(store: RunStore, name: str) -> Iterator[dict[str, Any]]:
+    with store.open(name) as file, io.TextIOWrapper(file, encoding="utf-8", errors="replace") as lines:
+        for line in lines:
             with suppress(json.JSONDecodeError):
                 event = json.loads(line)
                 if isinstance(event, dict) and event.keys() >= _ALWAYS_THERE:

@@ -338,10 +338,14 @@ class Fleet:
         await asyncio.sleep(_NODE_VERDICT_ALONE_S if leases[0].work.alone else _NODE_VERDICT_S)
         undone = [lease for lease in leases if self._lost.pop(lease.lease_id, None) is not None]
         for lease in undone:
-            self._log.write("lease_lost", lease=lease.lease_id, replica=replica_id, begun=lease is undone[0])
+            self._log_lost(lease, begun=lease is undone[0])
         if undone and await self._blames_work(node_id, replica_id, undone[0].work):
             self._strike(undone[0], cause)
         verdict.set_result(None)
+
+    def _log_lost(self, lease: Lease, begun: bool) -> None:
+        granted_s = round(time.monotonic() - lease.granted_at, 3)
+        self._log.write("lease_lost", replica=lease.replica_id, work=list(lease.work), granted_s=granted_s, begun=begun)
 
     async def _blames_work(self, node_id: str, replica_id: str, work: Work) -> bool:
         """Whether a process's death counts against its work: not if its node died, or Ray needed the memory.

@@ -3,6 +3,7 @@
 import asyncio
 import time
 import uuid
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -12,7 +13,6 @@ import pyarrow as pa
 import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
-from pipeline.chunks import commit_chunk
 from pipeline.decode import DecodedChunk
 from pipeline.error_kinds import ERROR_KINDS
 from pipeline.errors import StoreError, last_line
@@ -197,6 +197,9 @@ def commit_and_log(job: Job, log: EventLog, chunk: int, table: pa.Table) -> bool
     start = time.perf_counter()
     if not job.store.exists(PLAN):
         raise StoreError(f"--out {job.store.root}: the plan of the run is gone; nothing is committed without it")
-    first = commit_chunk(job.store, chunk, table)
-    log.write("commit", chunk=chunk, first=first, commit_s=round(time.perf_counter() - start, 6))
+    first = job.work.commit(job.store, chunk, table)
+    seconds = round(time.perf_counter() - start, 6)
+    rejects = dict(Counter(table["error_kind"].drop_null().to_pylist()))
+    generation = job.work.generation(chunk)
+    log.write("commit", chunk=chunk, generation=generation, first=first, commit_s=seconds, rejects=rejects)
     return first

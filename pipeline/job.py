@@ -1,8 +1,9 @@
 """What every process of a run is told about it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pipeline.config import Config
+from pipeline.passes import FirstPass, Pass
 from pipeline.store import RunStore
 
 
@@ -12,7 +13,8 @@ class Job:
 
     session: names this driver process among all that ever worked on the run; bundle: the model's folder;
     image_size: side of the square that images are resized to, in pixels; dtype: resolved, never "auto";
-    plan_hash: written into every chunk, so that no chunk is taken for another run's.
+    plan_hash: written into every chunk, so that no chunk is taken for another run's;
+    work: which rows of a chunk are to be done, and which object is committed.
     """
 
     config: Config
@@ -22,3 +24,4 @@ class Job:
     image_size: int
     dtype: str
     plan_hash: str
+    work: Pass = field(default_factory=FirstPass)

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import ray
 from ray.exceptions import RayError
 
+from pipeline.config import Config
 from pipeline.errors import ClusterError, InputError, StoreError, last_line
 from pipeline.listing import is_glob, split_glob
 from pipeline.manifest import open_input
@@ -88,9 +89,9 @@ class Proof:
 
 
 @contextmanager
-def proof_of(store: RunStore | None, input: str | None, bundle: Path) -> Iterator[Proof]:
+def proof_of(store: RunStore | None, input: str | None, bundle: Path, config: Config) -> Iterator[Proof]:
     """The proof for a run. Within, its token lies in the run folder, also for nodes that join later."""
-    witnesses = (*_bundle_witnesses(bundle), *(_input_witnesses(input) if input is not None else ()))
+    witnesses = (*_bundle_witnesses(bundle), *(_input_witnesses(input, config) if input is not None else ()))
     if store is None:
         yield Proof(witnesses=witnesses)
         return
@@ -243,7 +244,7 @@ def _bundle_witnesses(bundle: Path) -> Iterator[Witness]:
         yield _witness("the bundle", bundle / name)
 
 
-def _input_witnesses(input: str) -> Iterator[Witness]:
+def _input_witnesses(input: str, config: Config) -> Iterator[Witness]:
     """A few local images of INPUT, and its folder; none where it is not on local disk or not there any more."""
     scheme, separator, rest = input.partition("://")
     if separator and scheme != "file":
@@ -258,16 +259,16 @@ def _input_witnesses(input: str) -> Iterator[Witness]:
             with os.scandir(path) as entries:
                 samples = list(islice((entry.path for entry in entries if entry.is_file()), _SAMPLED_IMAGES))
         else:
-            samples = _local_images(input)
+            samples = _local_images(input, config)
     for sample in samples:
         with suppress(OSError):  # such a row will be a reject
             yield _witness("INPUT", Path(sample))
 
 
-def _local_images(input: str) -> list[str]:
+def _local_images(input: str, config: Config) -> list[str]:
     """The first images that a picture or a manifest names, as far as they are local."""
     try:
-        uris = next(open_input(input).batches())["uri"].slice(0, 64).to_pylist()
+        uris = next(open_input(input, config=config).batches())["uri"].slice(0, 64).to_pylist()
     except (InputError, StopIteration):  # a run that goes on does without INPUT, if its images are still there
         return []
     return [uri for uri in uris if uri.startswith("/")][:_SAMPLED_IMAGES]

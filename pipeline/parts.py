@@ -1,6 +1,7 @@
 """Rows in, Parquet parts of a folder out, named by their content."""
 
 import hashlib
+import re
 from pathlib import Path
 
 import pyarrow as pa
@@ -8,6 +9,7 @@ import pyarrow.parquet as pq
 
 from pipeline.store import RunStore
 
+_NAME = re.compile(r"/part-\d+-([0-9a-f]{16})\.parquet$")
 _PART_BYTES = 256 << 20
 """A part is closed when it has grown to this size."""
 GROUP_ROWS = 16_384
@@ -23,11 +25,14 @@ class PartWriter:
         self._waiting: list[pa.Table] = []
         self._writer: pq.ParquetWriter | None = None
         self._names: list[str] = []
+        self._rows: list[int] = []
+        self._waiting_rows = self._part_rows = 0
 
     def add(self, table: pa.Table) -> None:
         """Append the rows, of the columns that were named."""
         self._waiting.append(table.select(self._columns))
-        if sum(rows.num_rows for rows in self._waiting) >= GROUP_ROWS:
+        self._waiting_rows += table.num_rows
+        if self._waiting_rows >= GROUP_ROWS:
             self._flush()
 
     def close(self) -> list[str]:
@@ -36,14 +41,20 @@ class PartWriter:
         self._end_part()
         return self._names
 
+    def close_with_rows(self) -> list[tuple[str, int]]:
+        """(name, rows) of all parts, as `close`."""
+        return list(zip(self.close(), self._rows, strict=True))
+
     def _flush(self) -> None:
         if not self._waiting:
             return
         table = pa.concat_tables(self._waiting).combine_chunks()
         self._waiting.clear()
+        self._waiting_rows = 0
         if self._writer is None:
             self._writer = pq.ParquetWriter(self._path, table.schema, compression="zstd")
         self._writer.write_table(table)
+        self._part_rows += table.num_rows
         if self._path.stat().st_size >= _PART_BYTES:
             self._end_part()
 
@@ -58,6 +69,8 @@ class PartWriter:
         self._store.upload(name, self._path)
         self._path.unlink()
         self._names.append(name)
+        self._rows.append(self._part_rows)
+        self._part_rows = 0
 
 
 def create_part(store: RunStore, prefix: str, number: int, data: bytes) -> str:
@@ -65,6 +78,12 @@ def create_part(store: RunStore, prefix: str, number: int, data: bytes) -> str:
     name = _part_name(prefix, number, hashlib.sha256(data).hexdigest())
     store.create(name, data)
     return name
+
+
+def digest_of(name: str) -> str | None:
+    """The first digits of the sha256 of a part's content, as its name has them; None if it is no part's name."""
+    found = _NAME.search(name)
+    return found[1] if found else None
 
 
 def _part_name(prefix: str, number: int, digest: str) -> str:

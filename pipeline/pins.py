@@ -17,6 +17,16 @@ def pins(config: Config, input_uri: str, limit: int | None, bundle_hash: str) ->
     return {"INPUT": absolute(input_uri), "--limit": limit, "bundle": bundle_hash, **config.pinned()}
 
 
+def pinned_tree(plan: Plan) -> dict[str, dict[str, Any]]:
+    """The result keys that a run was planned with, as sections of a configuration."""
+    tree: dict[str, dict[str, Any]] = {}
+    for key in Config().pinned():
+        section, name = key.split(".")
+        if key in plan.pinned:
+            tree.setdefault(section, {})[name] = plan.pinned[key]
+    return tree
+
+
 def absolute(input_uri: str) -> str:
     """INPUT independent of the working directory, and without its signature, which is another one at a resume."""
     return without_credentials(input_uri) if "://" in input_uri else str(Path(input_uri).absolute())

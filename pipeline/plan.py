@@ -1,7 +1,8 @@
 """The plan: which rows a run has, and which chunk each belongs to. Made once, never changed.
 
 `plan/part-*.parquet` hold the planned rows, a row group for each chunk; `plan/duplicates-*.parquet` the rows that
-repeat an earlier one; `plan/plan.json`, written last, says which of them belong to the plan.
+repeat an earlier one; `carried/part-*.parquet` those that a base run has tagged already, as they were tagged;
+`plan/plan.json`, written last, says which of them belong to the plan.
 """
 
 import bisect
@@ -12,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +22,7 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import InputError, PlanError
 from pipeline.fetching.redaction import column_without_credentials
-from pipeline.identity import DUPLICATE, OTHER_URI, Flags, Spool
+from pipeline.identity import CARRIED, DUPLICATE, OTHER_URI, Flags, Spool
 from pipeline.store import RunStore
 from pipeline.tables import FORMAT_VERSION, to_parquet
 
@@ -47,11 +48,27 @@ class Part:
 
 
 @dataclass(frozen=True)
+class CarriedPart:
+    """One object of rows that are carried over from a base run, with the columns of the tag table."""
+
+    name: str
+    rows: int
+
+
+class Carrier(Protocol):
+    """Finds the rows that need not be tagged, as `pipeline.sync.BaseRun` does."""
+
+    def carry(self, store: RunStore, spool: Spool, flags: Flags) -> tuple[list[CarriedPart], dict[str, int]]:
+        """Write the rows that are carried over, and mark them CARRIED in `flags`; their parts, and further counts."""
+
+
+@dataclass(frozen=True)
 class Plan:
     """The plan of a run; small whatever the number of rows, and can be sent to other processes.
 
     rows_per_chunk: of every chunk but the last, which may have fewer.
-    counts: input = planned + duplicates; rejected_ids of the planned rows are rejects; chunks.
+    counts: input = planned + duplicates + carried; rejected_ids of the planned rows are rejects; chunks; with a base
+    run also its images that are new, changed or removed.
     pinned: what the run was planned with, as given to `make_plan`. hash: of all planned rows and duplicates.
     column_names: of the planned rows: image_id, uri, chunk, planned_error, then the kept ones.
     """
@@ -62,6 +79,7 @@ class Plan:
     duplicates_sha256: str
     pinned: dict[str, Any]
     column_names: tuple[str, ...]
+    carried: tuple[CarriedPart, ...] = ()
 
     @property
     def chunks(self) -> int:
@@ -83,6 +101,8 @@ class Plan:
             "parts": [part.sha256 for part in self.parts],
             "duplicates": self.duplicates_sha256,
         }
+        if self.carried:
+            content["carried"] = [part.name for part in self.carried]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def chunk_rows(self, chunk: int) -> int:
@@ -127,6 +147,7 @@ def make_plan(
     limit: int | None,
     pinned: dict[str, Any],
     scratch: str | Path | None = None,
+    base: Carrier | None = None,
 ) -> Plan:
     """Plan a run and write the plan, or read the plan that another process wrote meanwhile.
 
@@ -136,6 +157,7 @@ def make_plan(
     chunk_rows: rows of a chunk, or a function from the number of planned rows to it.
     limit: only the first so many rows are read; None = all. pinned: a JSON object to be kept with the plan.
     scratch: folder for temporary files, up to twice as large as the rows; None = the system's.
+    base: rows that it carries are not planned, but part of the run as they are.
 
     Memory does not grow with the number of rows. The same rows give the same objects and the same hash.
     Raises InputError if there are no rows, ValueError for a wrong argument, StoreError if nothing can be written.
@@ -149,10 +171,12 @@ def make_plan(
         if not spool.rows:
             raise InputError("INPUT has no rows; give one with at least one image")
         flags = spool.find_repeats()
-        rows_per_chunk = chunk_rows(spool.rows - spool.duplicates) if callable(chunk_rows) else chunk_rows
+        carried, counts = base.carry(store, spool, flags) if base is not None else ([], {})
+        planned = spool.rows - spool.duplicates - sum(part.rows for part in carried)
+        rows_per_chunk = chunk_rows(planned) if callable(chunk_rows) else chunk_rows
         if rows_per_chunk < 1:
             raise ValueError(f"chunk_rows={rows_per_chunk}: must be 1 or more")
-        return _write_plan(store, spool, flags, rows_per_chunk, pinned)
+        return _write_plan(store, spool, flags, rows_per_chunk, pinned, tuple(carried), counts)
 
 
 def read_plan(store: RunStore) -> Plan | None:
@@ -200,27 +224,39 @@ def _planned_schema(schema: pa.Schema) -> pa.Schema:
     return pa.schema([schema.field("image_id"), schema.field("uri"), *added, *kept])
 
 
-def _write_plan(store: RunStore, spool: Spool, flags: Flags, rows_per_chunk: int, pinned: dict[str, Any]) -> Plan:
+def _write_plan(
+    store: RunStore,
+    spool: Spool,
+    flags: Flags,
+    rows_per_chunk: int,
+    pinned: dict[str, Any],
+    carried: tuple[CarriedPart, ...],
+    counts_of_base: dict[str, int],
+) -> Plan:
     """Write all objects of the plan; the plan in force, which is another process's if that was first."""
-    planned = spool.rows - spool.duplicates
+    carried_rows = sum(part.rows for part in carried)
+    planned = spool.rows - spool.duplicates - carried_rows
     counts = {
+        **counts_of_base,
         "input": spool.rows,
         "duplicates": spool.duplicates,
+        "carried": carried_rows,
         "rejected_ids": spool.other_uris,
         "planned": planned,
         "chunks": -(-planned // rows_per_chunk),
     }
-    made: list[str] = []
+    made = [part.name for part in carried]
     parts = tuple(_write_parts(store, spool, flags, rows_per_chunk, made))
     duplicates_sha256 = _write_duplicates(store, spool, flags, made)
     columns = tuple(_planned_schema(spool.schema).names)
-    plan = Plan(rows_per_chunk, counts, parts, duplicates_sha256, pinned, columns)
+    plan = Plan(rows_per_chunk, counts, parts, duplicates_sha256, pinned, columns, carried)
     if store.create(PLAN, _to_json(plan)):
         return plan
     other = read_plan(store)
     if other is None:
         raise PlanError(f"{store.root}/{PLAN} was removed while the run was planned; start again")
-    for name in set(made) - {other.duplicates_name, *(part.name for part in other.parts)}:
+    of_other = {part.name for part in other.parts} | {part.name for part in other.carried}
+    for name in set(made) - of_other - {other.duplicates_name}:
         store.delete(name)
     return other
 
@@ -245,7 +281,8 @@ def _write_parts(store: RunStore, spool: Spool, flags: Flags, rows_per_chunk: in
 def _planned(spool: Spool, flags: Flags) -> Iterator[pa.Table]:
     for table, found in spool.tables(flags):
         error = pc.if_else(pa.array(found == OTHER_URI), DUPLICATE_ID, pa.scalar(None, pa.string()))
-        yield table.append_column("planned_error", error).filter(pa.array(found != DUPLICATE))
+        planned = (found != DUPLICATE) & (found != CARRIED)
+        yield table.append_column("planned_error", error).filter(pa.array(planned))
 
 
 def _regrouped(tables: Iterator[pa.Table], rows: int) -> Iterator[pa.Table]:
@@ -299,6 +336,7 @@ def _from_json(document: dict[str, Any]) -> Plan:
         document["duplicates_sha256"],
         document["pinned"],
         tuple(document["column_names"]),
+        tuple(CarriedPart(**part) for part in document.get("carried", ())),
     )
 
 
@@ -310,8 +348,10 @@ def _adds_up(plan: Plan) -> bool:
             return False
         first_chunk += part.chunks
     rows = sum(part.rows for part in plan.parts)
-    added_up = {"input": rows + counts["duplicates"], "planned": rows, "chunks": first_chunk}
-    return counts == counts | added_up
+    carried = sum(part.rows for part in plan.carried)
+    added_up = {"input": rows + counts["duplicates"] + carried, "planned": rows, "chunks": first_chunk}
+    added_up["carried"] = carried
+    return {"carried": 0, **counts} == counts | added_up
 
 
 def _one_line(error: BaseException) -> str:

@@ -1,7 +1,6 @@
 """New tags from the stored scores of a finished run, without the model: a new run folder, the old one untouched."""
 
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -17,11 +16,12 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipeline.errors import ConfigError, InputError
+from pipeline.local_store import LocalStore
 from pipeline.model_record import model_name, vocabulary_name, vocabulary_of, vocabulary_table
 from pipeline.names import Languages, Naming, name_lists
 from pipeline.parts import GROUP_ROWS, PartWriter
 from pipeline.redecide import Fired, fired_scores, stored_from, uncertain_rows
-from pipeline.store import RunStore
+from pipeline.store import RunStore, open_store
 from pipeline.tables import FORMAT_VERSION, to_parquet
 from pipeline.thresholds import Thresholds
 from ramcore.vocabulary import Vocabulary
@@ -85,12 +85,11 @@ def rethreshold(run: str | Path, out: str | Path, rules: Rules) -> Rethresholded
     """
     if rules.thresholds is None and not rules.top_k and rules.language is None:
         raise ConfigError("nothing to change: give --threshold, --thresholds, --top-k or --language")
-    source = _open(RunStore(run))
+    source = _open(open_store(run))
     current = source.current.thresholds
     thresholds = current if rules.thresholds is None else rules.thresholds.resolve(source.current)
     _check_stored(source, thresholds)
-    with _new_run(Path(out)) as folder, tempfile.TemporaryDirectory(prefix="ramfleet-threshold-") as scratch:
-        target = RunStore(folder)
+    with _new_run(str(out)) as target, tempfile.TemporaryDirectory(prefix="ramfleet-threshold-") as scratch:
         writer = _Writer(source, rules, thresholds)
         parts = {"tags": writer.write(target, Path(scratch))}
         for name in ("rejects", "duplicates"):
@@ -108,7 +107,7 @@ def _open(store: RunStore) -> _Source:
             for name in (vocabulary_name(document["pinned"]["bundle"]), "vocabulary.parquet")
         )
     except FileNotFoundError as error:
-        missing = os.path.relpath(error.filename, store.root)
+        missing = str(error.filename).removeprefix(f"{store.root}/")
         raise InputError(f"{store.root} holds no finished run: there is no {missing} in it") from error
     if document["format_version"] != FORMAT_VERSION:
         raise InputError(
@@ -142,9 +141,28 @@ def _check_stored(source: _Source, thresholds: NDArray[np.float32]) -> None:
 
 
 @contextmanager
-def _new_run(out: Path) -> Iterator[Path]:
-    """A folder that becomes `out` when the block ends without an error, so that a run appears whole or not at all."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+def _new_run(out: str) -> Iterator[RunStore]:
+    """The store of a new run, which appears whole or not at all: in a bucket its run.json is written last."""
+    if "://" not in out:
+        with _new_folder(Path(out)) as folder:
+            yield LocalStore(folder)
+        return
+    store = open_store(out)
+    if not store.is_empty():
+        raise InputError(f"--out {out} is not empty: name a new prefix")
+    try:
+        yield store
+    except BaseException:
+        for prefix in ("", "tags/", "rejects/", "duplicates/", "plan/"):
+            for name in list(store.list(prefix)):
+                store.delete(name)
+        raise
+
+
+@contextmanager
+def _new_folder(out: Path) -> Iterator[Path]:
+    """A folder that becomes `out` when the block ends without an error."""
+    if not LocalStore(out).is_empty():
         raise InputError(f"--out {out} is not empty: name a new folder")
     out = out.absolute()
     try:
@@ -209,7 +227,7 @@ class _Writer:
 
 
 def _copied(source: RunStore, target: RunStore, name: str) -> str:
-    target.upload(name, source.path(name))
+    target.create(name, source.read(name))
     return name
 
 

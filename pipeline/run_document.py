@@ -4,6 +4,7 @@ import importlib.metadata
 import json
 import platform
 from datetime import UTC, datetime
+from typing import Any
 
 from pipeline.accounting import Published
 from pipeline.model_record import recorded_model
@@ -28,11 +29,20 @@ def write_run(store: RunStore, plan: Plan, published: Published) -> None:
         "model": {"kind": model.kind, "image_size": model.swin.image_size, "tags": model.num_tags},
         "parity": recorded_parity(store),
         "counts": published.counts.as_dict(),
+        **_base(plan),
         "rejects_by_kind": published.rejects_by_kind,
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
         "parts": published.parts,
     }
     store.replace("run.json", (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def _base(plan: Plan) -> dict[str, Any]:
+    """The run that rows were carried over from, and how its images compare with the input; nothing without one."""
+    if plan.pinned.get("--base") is None:
+        return {}
+    compared = {name: plan.counts[name] for name in ("new", "changed", "removed")}
+    return {"base": {"run": plan.pinned["--base"], "plan_hash": plan.pinned["base.plan_hash"], **compared}}
 
 
 def _version(package: str) -> str:

@@ -1,157 +1,132 @@
-"""The run folder as a store of immutable objects; `create` is the only commit point of a run.
+"""A run as a store of immutable objects: a local folder, or a prefix of a bucket. `create` is a run's commit point."""
 
-Local folders for now. Every name is relative to the run folder and uses forward slashes.
-"""
-
-import os
-import uuid
+import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 from pipeline.errors import StoreError
 
-_TEMPORARY = ".tmp-"
+BUCKET_SCHEMES = ("s3", "gs", "az")
+"""Schemes of runs on object storage."""
+
+TEMPORARY = ".tmp-"
+"""Names that begin so are nobody's objects: they are not listed."""
 
 
-class RunStore:
-    """Objects below one folder, each created whole or not at all.
+@dataclass(frozen=True)
+class Entry:
+    """An object as a listing shows it. modified_at: seconds since 1970, by the store's clock; size: bytes."""
 
-    root: the run folder, an absolute path. Instances are small and can be sent to other processes.
+    name: str
+    size: int
+    modified_at: float
+
+
+class LineLog(Protocol):
+    """A log that only grows, with one writer."""
+
+    def write(self, line: str) -> None:
+        """Append a line, which ends in a newline. Raises OSError or StoreError if it is lost."""
+
+    def close(self) -> None:
+        """Everything is in the store when this returns."""
+
+
+class RunStore(ABC):
+    """Objects below one folder or prefix, each created whole or not at all. Names have forward slashes.
+
+    root: absolute path, or URL without credentials. Instances are small and can be sent to other processes; what
+    they need to reach their bucket travels with them, and is neither shown nor written anywhere.
+    Methods raise StoreError if the store refuses, and StoreAwayError, which is resumable, if it does not answer.
     """
 
-    def __init__(self, root: str | Path) -> None:
-        if "://" in str(root):
-            scheme = str(root).split("://", 1)[0]
-            raise StoreError(f"--out {root}: a run on {scheme}:// is not supported yet; give a local folder")
-        self.root = str(Path(root).absolute())
+    root: str
 
     def __repr__(self) -> str:
-        return f"RunStore({self.root!r})"
+        return f"{type(self).__name__}({self.root!r})"
 
-    def path(self, name: str) -> Path:
-        """The file that holds the object."""
-        return Path(self.root, name)
-
+    @abstractmethod
     def create(self, name: str, data: bytes) -> bool:
-        """Write an object if there is none of this name; False if there was one already.
+        """Write an object if there is none of this name; False if there was one already. Atomic: one winner."""
 
-        Raises StoreError when the folder cannot be written.
-        """
-        with self._temporary(name) as temporary:
-            _write_durably(temporary, data)
-            return self._link(temporary, name)
-
+    @abstractmethod
     def upload(self, name: str, local_path: str | Path) -> bool:
-        """As `create`, with the content of a local file, which is moved if it lies on the same disk."""
-        with self._temporary(name) as temporary:
-            _copy_durably(Path(local_path), temporary)
-            return self._link(temporary, name)
+        """Write the content of a local file, for names that say what the content is; False if it was there already.
 
+        Two uploads of one name may both succeed: they write the same.
+        """
+
+    @abstractmethod
     def replace(self, name: str, data: bytes) -> None:
         """Write an object, or put it in the place of the one of this name, in one atomic step."""
-        with self._temporary(name) as temporary:
-            _write_durably(temporary, data)
-            temporary.rename(self.path(name))
 
+    @abstractmethod
     def read(self, name: str) -> bytes:
         """The whole object. Raises FileNotFoundError."""
-        return self.path(name).read_bytes()
 
+    @abstractmethod
     def open(self, name: str) -> BinaryIO:
-        """The object as a seekable file. Raises FileNotFoundError."""
-        return self.path(name).open("rb")
+        """The object as a seekable file; no more of it is held in memory than is read. Raises FileNotFoundError."""
 
+    @abstractmethod
     def exists(self, name: str) -> bool:
         """Whether there is an object of this name."""
-        return self.path(name).exists()
 
-    def list(self, prefix: str) -> Iterator[str]:
-        """Names of the objects in the folder `prefix`, which ends in a slash; unsorted, not opened."""
-        folder = self.path(prefix)
-        if not folder.is_dir():
-            return
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if not entry.name.startswith(_TEMPORARY) and entry.is_file():
-                    yield prefix + entry.name
+    @abstractmethod
+    def entries(self, prefix: str) -> Iterator[Entry]:
+        """The objects in the folder `prefix`, which ends in a slash, or is "" for the top; unsorted, not opened."""
 
+    @abstractmethod
     def delete(self, name: str) -> None:
         """Remove the object if it is there."""
-        self.path(name).unlink(missing_ok=True)
 
-    def probe(self) -> None:
-        """Prove that this store creates an object only if absent. Raises StoreError if it does not."""
-        name = f"{_TEMPORARY}probe-{uuid.uuid4().hex}"
-        try:
-            first, second = self.create(name, b"first"), self.create(name, b"second")
-            kept = self.read(name)
-        finally:
-            self.delete(name)
-        if not first or second or kept != b"first":
-            raise StoreError(
-                f"--out {self.root}: this file system does not refuse to create a file that exists (hard links); "
-                "choose a folder on another file system"
-            )
+    @abstractmethod
+    def append_log(self, name: str) -> LineLog:
+        """A log of this writer alone. name: without extension; where objects cannot grow, several are numbered."""
 
-    def _temporary(self, name: str) -> "_Temporary":
-        return _Temporary(self.path(name).parent, self.root)
+    @abstractmethod
+    def alone(self, name: str) -> AbstractContextManager[None]:
+        """Within: no other process is within `alone(name)` of this store. Waits for its turn."""
 
-    def _link(self, temporary: Path, name: str) -> bool:
-        try:
-            os.link(temporary, self.path(name))
-        except FileExistsError:
-            return False
-        except OSError as error:
-            raise StoreError(f"--out {self.root}: cannot create {name}: {error.strerror or error}") from error
-        _sync_folder(self.path(name).parent)
-        return True
+    @abstractmethod
+    def probe(self, single_writer: bool = False) -> None:
+        """Prove that this store creates an object only if absent. Raises StoreError if it does not.
+
+        single_writer: go on nevertheless, as the operator vouches that no two commands ever work on the run at once.
+        """
+
+    def list(self, prefix: str) -> Iterator[str]:
+        """Names of the objects in a folder, as `entries`."""
+        return (entry.name for entry in self.entries(prefix))
+
+    @abstractmethod
+    def is_empty(self) -> bool:
+        """Whether there is nothing at all."""
 
 
-class _Temporary:
-    """A file name of our own beside the object; whatever is left of it goes when the block ends."""
+def open_store(root: str | Path) -> RunStore:
+    """The store of a run folder: a local path, or `s3://bucket/prefix`, `gs://…`, `az://…`.
 
-    def __init__(self, folder: Path, root: str) -> None:
-        self._path = folder / f"{_TEMPORARY}{uuid.uuid4().hex}"
-        self._root = root
+    Keys and endpoint of a bucket come from the environment (AWS_*, GOOGLE_*, AZURE_*), and it is asked once whether
+    it answers. Raises StoreError if it does not, or refuses.
+    """
+    scheme, separator, rest = str(root).partition("://")
+    if separator and scheme.lower() in BUCKET_SCHEMES:
+        from pipeline.bucket_store import open_bucket_store
 
-    def __enter__(self) -> Path:
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StoreError(f"--out {self._root}: cannot be written: {error.strerror or error}") from error
-        return self._path
+        return open_bucket_store(scheme.lower(), rest.strip("/"))
+    if separator:
+        known = ", ".join(f"{name}://" for name in BUCKET_SCHEMES)
+        raise StoreError(f"{root}: a run on {scheme}:// is not supported; give a local folder or one of {known}")
+    from pipeline.local_store import LocalStore
 
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        self._path.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise StoreError(f"--out {self._root}: cannot be written: {error.strerror or error}") from error
-
-
-def _write_durably(path: Path, data: bytes) -> None:
-    with path.open("xb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+    return LocalStore(root)
 
 
-def _copy_durably(source: Path, target: Path) -> None:
-    """The content of `source` under a second name: a hard link where that works, else a copy."""
-    with source.open("rb") as file:
-        os.fsync(file.fileno())
-    try:
-        os.link(source, target)
-    except OSError:  # another disk, or no hard links there: the bytes are copied
-        with source.open("rb") as file, target.open("xb") as copy:
-            while block := file.read(1 << 22):
-                copy.write(block)
-            copy.flush()
-            os.fsync(copy.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def age_s(entry: Entry) -> float:
+    """Seconds since the object was written, as far as the two clocks agree."""
+    return max(0.0, time.time() - entry.modified_at)

@@ -35,6 +35,9 @@ TAG_FIELDS = [
 ]
 """What tagging adds; all null in a rejected row."""
 
+VERSION_COLUMN = "version"
+"""Column of the planned rows that says which content an image had when it was planned; see `pipeline.versions`."""
+
 TAGS_COLUMNS = ("image_id", "uri", "width", "height", *(field.name for field in TAG_FIELDS), "sha256", "chunk")
 REJECTS_COLUMNS = ("image_id", "uri", "error_kind", "error_detail", "attempts", "chunk")
 
@@ -45,6 +48,7 @@ VOCABULARY_SCHEMA = pa.schema(
 TELEMETRY_SCHEMA = pa.schema(
     [
         ("chunk", pa.int64()),
+        ("generation", pa.int32()),
         ("outcome", pa.string()),
         ("node_id", pa.string()),
         ("node_type", pa.string()),

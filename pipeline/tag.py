@@ -1,6 +1,8 @@
 """The main job: plan → fetch → decode → tag → commit → finalize."""
 
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,10 +11,10 @@ from typing import Any
 from rich.console import Console
 
 from pipeline.accounting import Published
-from pipeline.chunks import committed
+from pipeline.chunks import committed, pending_chunks
 from pipeline.cluster import ClusterShape, joined, requested_cards, start_fleet, survey
 from pipeline.config import Config
-from pipeline.driver import drive, pending_chunks
+from pipeline.driver import drive
 from pipeline.errors import InputError, PinnedError
 from pipeline.finalize import finalize
 from pipeline.fleet_messages import FleetSpec
@@ -22,15 +24,20 @@ from pipeline.job import Job
 from pipeline.manifest import Input, open_input
 from pipeline.model_choice import check_before_cluster, writes_captions
 from pipeline.model_record import record_model
-from pipeline.node_facts import Proof, proof_of
+from pipeline.node_facts import proof_of
 from pipeline.parity_gate import checked_dtype
-from pipeline.pins import check_pins, pins
+from pipeline.passes import FirstPass, Pass
+from pipeline.pins import absolute, check_pins, pins
 from pipeline.places import for_fetching, still_there
 from pipeline.plan import Plan, make_plan, read_plan
+from pipeline.presence import at_work
 from pipeline.progress import RunProgress
+from pipeline.read_only import refuse_if_cleaned
 from pipeline.replica import Replica, ReplicaSpec
-from pipeline.sizing import ModelLoad, model_load
-from pipeline.store import RunStore
+from pipeline.sizing import model_load
+from pipeline.store import RunStore, open_store
+from pipeline.sync import BASE_PIN, BaseRun, open_base
+from pipeline.versions import with_versions
 from ramcore.bundle import bundle_hash, demo_bundle, read_config
 
 _CHUNKS_PER_REPLICA = 8
@@ -39,12 +46,17 @@ _FEWEST_CHUNK_ROWS, _MOST_CHUNK_ROWS = 16, 256
 
 @dataclass(frozen=True)
 class Request:
-    """What a user asks for. input: INPUT as given; out: the run folder; limit: only so many rows of the input."""
+    """What a user asks for.
+
+    input: INPUT as given; out: the run folder; limit: only so many rows of the input; base: a finished run, from which
+    unchanged images are carried over.
+    """
 
     input: str
     out: str
     config: Config
     limit: int | None = None
+    base: str | None = None
 
     @property
     def bundle(self) -> Path:
@@ -69,45 +81,49 @@ def tag(request: Request, console: Console, replica_class: type = Replica) -> Re
     replica_class: what a replica runs, see `pipeline.fleet.FleetSpec`.
     Raises RunError or RamcoreError; after a StoppedError the same call goes on where this one stopped.
     """
-    store = RunStore(request.out)
+    store = open_store(request.out)
     asked = pins(request.config, request.input, request.limit, bundle_hash(request.bundle))
+    asked[BASE_PIN] = None if request.base is None else absolute(request.base).rstrip("/")
     opened = _open(store, request, asked)
+    base = _open_base(store, request, asked) if isinstance(opened, Input) else None
     check_before_cluster(request.config, read_config(request.bundle))
-    store.probe()
+    store.probe(request.config.run.single_writer)
     images, seconds = 0, 0.0
     if isinstance(opened, Input) or pending_chunks(store, opened):
-        images, seconds = _on_cluster(request, store, opened, asked, console, replica_class)
+        of_base = None if base is None else base.document["pinned"]["model.dtype"]
+        dtype = of_base if isinstance(opened, Input) else opened.pinned["model.dtype"]
+        with _on_cluster(request, store, dtype, console) as shape:
+            plan = _plan(store, opened, base, request, asked, shape, console) if isinstance(opened, Input) else opened
+            images, seconds = _tag_pending(request, store, plan, FirstPass(), shape, console, replica_class)
     with console.status("writing the tables"):
         published = finalize(store)
     return Result(store, published, images, seconds)
 
 
-def _on_cluster(
-    request: Request,
-    store: RunStore,
-    opened: Plan | Input,
-    asked: dict[str, Any],
-    console: Console,
-    replica_class: type,
+def work_on(
+    request: Request, store: RunStore, plan: Plan, work: Pass, console: Console, replica_class: type = Replica
 ) -> tuple[int, float]:
-    """All that needs the cluster: plan what is not planned yet, and tag what is pending."""
+    """Start or join a cluster and do some work on a planned run; images finished, and the seconds that took."""
+    check_before_cluster(request.config, read_config(request.bundle))
+    with _on_cluster(request, store, plan.pinned["model.dtype"], console) as shape:
+        return _tag_pending(request, store, plan, work, shape, console, replica_class)
+
+
+@contextmanager
+def _on_cluster(request: Request, store: RunStore, dtype: str | None, console: Console) -> Iterator[ClusterShape]:
+    """Within: the cluster is joined, and what it offers was looked at and shown. dtype: where it is decided already."""
     config = request.config
-    load = _model_load(request, asked["bundle"])
-    with (
-        joined(console),
-        requested_cards(config),
-        proof_of(store, request.input, request.bundle) as proof,
-    ):
-        planned = None if isinstance(opened, Input) else opened.pinned["model.dtype"]
-        shape = survey(config, load, planned, proof, console)
-        if planned is None:
+    description = read_config(request.bundle)
+    captions = writes_captions(config.output.captions, description)
+    load = model_load(request.bundle, bundle_hash(request.bundle), captions)
+    with joined(console), requested_cards(config), proof_of(store, request.input, request.bundle, config) as proof:
+        shape = survey(config, load, dtype, proof, console)
+        if dtype is None:
             dtype = checked_dtype(store, config, request.bundle, shape.policy.dtype, shape.slots, console)
             shape = shape.computing_in(dtype, config)
         for line in fleet_lines(shape):
             console.print(line)
-        with console.status("planning"):
-            plan = _plan(store, opened, request, asked, shape) if isinstance(opened, Input) else opened
-        return _tag_pending(request, store, plan, shape, proof, console, replica_class)
+        yield shape
 
 
 def _open(store: RunStore, request: Request, asked: dict[str, Any]) -> Plan | Input:
@@ -123,23 +139,44 @@ def _open(store: RunStore, request: Request, asked: dict[str, Any]) -> Plan | In
             raise PinnedError(f"--out {request.out} was made by `ramfleet threshold`, not by tagging: choose another")
         return open_input(request.input, config=request.config)
     check_pins(plan, asked, request.out)
+    refuse_if_cleaned(store)
     return plan
 
 
-def _plan(store: RunStore, source: Input, request: Request, asked: dict[str, Any], shape: ClusterShape) -> Plan:
+def _open_base(store: RunStore, request: Request, asked: dict[str, Any]) -> BaseRun | None:
+    if request.base is None:
+        return None
+    if asked[BASE_PIN] == store.root:
+        raise InputError(f"--base {request.base} is --out itself: name another folder for the new run")
+    return open_base(open_store(request.base), asked, request.config.run.carry_by_uri)
+
+
+def _plan(
+    store: RunStore,
+    source: Input,
+    base: BaseRun | None,
+    request: Request,
+    asked: dict[str, Any],
+    shape: ClusterShape,
+    console: Console,
+) -> Plan:
     """Cut the input into chunks, once; another driver may be first, and then its plan is taken if it is the same."""
-    chunk_rows = request.config.plan.chunk_rows
+    config = request.config
 
     def rows_per_chunk(rows: int) -> int:
-        if chunk_rows != "auto":
-            return chunk_rows
+        if config.plan.chunk_rows != "auto":
+            return config.plan.chunk_rows
         even = -(-rows // (_CHUNKS_PER_REPLICA * len(shape.slots)))
         return min(max(even, _FEWEST_CHUNK_ROWS), _MOST_CHUNK_ROWS)
 
-    record_model(store, request.bundle, asked["bundle"])
-    captions = writes_captions(request.config.output.captions, read_config(request.bundle))
-    resolved = asked | {"model.dtype": shape.policy.dtype, "output.captions": captions}
-    plan = make_plan(source.batches(), store, rows_per_chunk, request.limit, resolved)
+    with console.status("planning"):
+        record_model(store, request.bundle, asked["bundle"])
+        captions = writes_captions(config.output.captions, read_config(request.bundle))
+        resolved = asked | {"model.dtype": shape.policy.dtype, "output.captions": captions}
+        if base is not None:
+            resolved |= {"base.plan_hash": base.document["plan_hash"]}
+        rows = with_versions(source.batches(), config.plan.versions)
+        plan = make_plan(rows, store, rows_per_chunk, request.limit, resolved, base=base)
     check_pins(plan, asked, request.out)
     return plan
 
@@ -148,43 +185,35 @@ def _tag_pending(
     request: Request,
     store: RunStore,
     plan: Plan,
+    work: Pass,
     shape: ClusterShape,
-    proof: Proof,
     console: Console,
     replica_class: type,
 ) -> tuple[int, float]:
     """Start the Fleet and drive the pending chunks through it; images finished, and the seconds that took."""
-    config = request.config
+    if not work.pending(store, plan):  # all was carried over
+        return 0, 0.0
+    config = for_fetching(request.config, request.input)
     size = read_config(request.bundle).swin.image_size
     shape = shape.computing_in(plan.pinned["model.dtype"], config)
     session = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"
-    job = Job(
-        for_fetching(config, request.input),
-        store,
-        session,
-        str(request.bundle),
-        size,
-        shape.policy.dtype,
-        plan.hash,
-    )
+    job = Job(config, store, session, str(request.bundle), size, shape.policy.dtype, plan.hash, work)
     output = config.output
     captions = plan.pinned.get("output.captions", False)
     replica = ReplicaSpec(job.bundle, plan.pinned["bundle"], output.score_floor, output.top_k, captions)
-    fleet = start_fleet(
-        FleetSpec(config, store, session, replica, shape.policy, shape.facts, shape.unusable, proof, replica_class)
-    )
     flow = FlowShape(
         workers=shape.decoders,
         replicas=len(shape.slots),
         chunk_bytes=max(plan.chunk_rows(0), 1) * size * size * 3,
         worker_bytes=shape.worker_bytes,
     )
-    done = plan.counts["planned"] - sum(plan.chunk_rows(chunk) for chunk in pending_chunks(store, plan))
-    with RunProgress(console, total=plan.counts["planned"], done=done) as progress:
-        drive(job, plan, fleet, flow, progress, lambda: still_there(request.input, config))
+    with at_work(store, session, work.command, str(request.bundle)):
+        fleet = start_fleet(
+            FleetSpec(
+                config, store, session, replica, shape.policy, shape.facts, shape.unusable, shape.proof, replica_class
+            )
+        )
+        total, done = work.extent(store, plan)
+        with RunProgress(console, total=total, done=done) as progress:
+            drive(job, plan, fleet, flow, progress, lambda: still_there(request.input, config))
     return progress.finished, progress.elapsed_s
-
-
-def _model_load(request: Request, bundle_hash: str) -> ModelLoad:
-    captions = writes_captions(request.config.output.captions, read_config(request.bundle))
-    return model_load(request.bundle, bundle_hash, captions)

@@ -3,49 +3,78 @@
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 
-from pipeline.events import read_events
+from pipeline.events import events_in_order
 from pipeline.store import RunStore
 from pipeline.tables import TELEMETRY_SCHEMA, attempt_of
 
+_BATCH_ROWS = 8192
+_ORDER = ("chunk", "generation", "started_at", "ended_at", "outcome", "replica")
 _SUMS = ("images", "wait_s", "transfer_s", "model_s")
 
 
-def telemetry_table(store: RunStore, chunks: dict[int, str]) -> pa.Table:
-    """Telemetry of the run, in order of chunk. chunks: the object of each committed chunk.
+class Telemetry:
+    """Collects the rows while the chunks stream by.
 
-    outcome is "committed", once for each chunk, with the rejects among its images, its bytes, fetch, decode and commit;
-    "shared" for every other replica that tagged some of its images; "beaten" where another driver was first; "died"
-    where the replica was lost.
+    outcome is "committed", once for each chunk object, with the rejects among its images, its bytes, fetch, decode and
+    commit; "shared" for every other replica that tagged some of its images; "beaten" where another driver was first;
+    "died" where the replica was lost.
     """
-    commits, others = _from_events(store)
-    rows = [row for chunk, name in chunks.items() for row in _won(store, chunk, name, commits.get(chunk))]
-    return pa.Table.from_pylist(sorted([*rows, *others], key=_order), schema=TELEMETRY_SCHEMA)
 
+    def __init__(self, store: RunStore) -> None:
+        self._rows: list[dict[str, Any]] = []
+        self._batches: list[pa.Table] = []
+        self._commits = self._from_events(store)
 
-def _order(row: dict[str, Any]) -> tuple[int, int, str]:
-    return row["chunk"], row.get("started_at") or 0, row["outcome"]
+    def add(self, chunk: int, generation: int, table: pa.Table) -> None:
+        """Take in the attempt that made a chunk object; table: its rows, with the record in the metadata."""
+        attempt = attempt_of(table.schema)
+        first, *others = _shares(attempt)
+        # A retry's object also holds the rows that it only copied.
+        images = attempt.get("images", table.num_rows)
+        committed = {
+            "images": images - sum(share["images"] for share in others),
+            "rejects": attempt.get("rejects", table.num_rows - table["error_kind"].null_count),
+            "bytes": attempt.get("bytes", pc.sum(table["image_bytes"]).as_py() or 0),
+            "fetch_s": attempt["fetch_s"],
+            "decode_s": attempt["decode_s"],
+            "commit_s": self._commits.get((chunk, generation)),
+        }
+        self._append(_row(chunk, generation, "committed", first | committed))
+        for share in others:
+            self._append(_row(chunk, generation, "shared", share))
 
+    def table(self) -> pa.Table:
+        """All rows, in order of chunk, generation and time."""
+        self._pack()
+        table = pa.concat_tables([TELEMETRY_SCHEMA.empty_table(), *self._batches])
+        return table.sort_by([(name, "ascending") for name in _ORDER]).combine_chunks()
 
-def _won(store: RunStore, chunk: int, name: str, commit_s: float | None) -> list[dict[str, Any]]:
-    with store.open(name) as file:
-        parquet = pq.ParquetFile(file)
-        attempt = attempt_of(parquet.schema_arrow)
-        columns = parquet.read(columns=["image_bytes", "error_kind"])
-    shares = _shares(attempt)
-    done = sum(share["images"] for share in shares)
-    shares[0] |= {
-        "outcome": "committed",
-        "images": shares[0]["images"] + columns.num_rows - done,
-        "rejects": columns.num_rows - columns["error_kind"].null_count,
-        "bytes": sum(filter(None, columns["image_bytes"].to_pylist())),
-        "fetch_s": attempt["fetch_s"],
-        "decode_s": attempt["decode_s"],
-        "commit_s": commit_s,
-    }
-    rows = [{"chunk": chunk, "outcome": "shared", **share} for share in shares]
-    return [row | {key: _milliseconds(row[key]) for key in ("started_at", "ended_at")} for row in rows]
+    def _append(self, row: dict[str, Any]) -> None:
+        self._rows.append(row)
+        if len(self._rows) >= _BATCH_ROWS:
+            self._pack()
+
+    def _pack(self) -> None:
+        self._batches.append(pa.Table.from_pylist(self._rows, schema=TELEMETRY_SCHEMA))
+        self._rows.clear()
+
+    def _from_events(self, store: RunStore) -> dict[tuple[int, int], float]:
+        """Take in the attempts that came to nothing; seconds of each commit by (chunk, generation)."""
+        commits: dict[tuple[int, int], float] = {}
+        replicas: dict[str, dict[str, Any]] = {}
+        for event in events_in_order(store):
+            match event["event"]:
+                case "replica_ready":
+                    replicas[event["replica"]] = event
+                case "lease_lost" if event["begun"]:
+                    self._append(_died(event, replicas.get(event["replica"], {})))
+                case "commit" if event["first"]:
+                    commits[event["chunk"], event["generation"]] = event["commit_s"]
+                case "commit":
+                    self._append(_row(event["chunk"], event["generation"], "beaten", {"ended_at": event["at"]}))
+        return commits
 
 
 def _shares(attempt: dict[str, Any]) -> list[dict[str, Any]]:
@@ -60,41 +89,21 @@ def _shares(attempt: dict[str, Any]) -> list[dict[str, Any]]:
     return [{"images": 0, "started_at": attempt["started_at"], "ended_at": attempt["ended_at"]}]
 
 
-def _from_events(store: RunStore) -> tuple[dict[int, float], list[dict[str, Any]]]:
-    """Seconds of each chunk's commit, and the attempts that came to nothing."""
-    commits: dict[int, float] = {}
-    others: list[dict[str, Any]] = []
-    leases: dict[str, dict[str, Any]] = {}
-    replicas: dict[str, dict[str, Any]] = {}
-    for event in sorted(read_events(store), key=lambda event: float(event["at"])):
-        match event["event"]:
-            case "replica_ready":
-                replicas[event["replica"]] = event
-            case "lease":
-                leases[event["lease"]] = event
-            case "lease_lost" if event["begun"] and event["lease"] in leases:
-                others.append(_died(leases[event["lease"]], event, replicas.get(event["replica"], {})))
-            case "commit" if event["first"]:
-                commits[event["chunk"]] = event["commit_s"]
-            case "commit":
-                others.append({"chunk": event["chunk"], "outcome": "beaten", "ended_at": _milliseconds(event["at"])})
-    return commits, others
-
-
-def _died(lease: dict[str, Any], gone: dict[str, Any], replica: dict[str, Any]) -> dict[str, Any]:
-    chunk, first, last = lease["work"][:3]
-    return {
-        "chunk": chunk,
-        "outcome": "died",
+def _died(event: dict[str, Any], replica: dict[str, Any]) -> dict[str, Any]:
+    chunk, first, last = event["work"][:3]
+    values = {
         "node_id": replica.get("node"),
         "node_type": replica.get("node_type"),
         "card": replica.get("card"),
-        "replica": gone["replica"],
+        "replica": event["replica"],
         "images": last - first,
-        "started_at": _milliseconds(lease["at"]),
-        "ended_at": _milliseconds(gone["at"]),
+        "started_at": event["at"] - event["granted_s"],
+        "ended_at": event["at"],
     }
+    return _row(chunk, None, "died", values)
 
 
-def _milliseconds(seconds: float) -> int:
-    return round(seconds * 1000)
+def _row(chunk: int, generation: int | None, outcome: str, values: dict[str, Any]) -> dict[str, Any]:
+    """generation: None where no object came of it. Times are seconds since 1970, in milliseconds in the row."""
+    times: dict[str, Any] = {name: round(values[name] * 1000) for name in ("started_at", "ended_at") if name in values}
+    return {**values, **times, "chunk": chunk, "generation": generation, "outcome": outcome}

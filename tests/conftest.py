@@ -14,6 +14,22 @@ _ALL_THREADS = torch.get_num_threads()
 torch.set_num_threads(1)
 
 
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory):
+    """A real S3 server, see s3server.S3Server. Its address and keys are not in this process's environment."""
+    from s3server import serve
+
+    yield from serve(tmp_path_factory.mktemp("ceph") / "server")
+
+
+@pytest.fixture
+def s3_run(s3_server, monkeypatch):
+    """A URL for a run in a bucket of its own, with address and keys in the environment."""
+    for name, value in s3_server.environment.items():
+        monkeypatch.setenv(name, value)
+    return f"s3://{s3_server.new_bucket()}/runs/one"
+
+
 @pytest.fixture(autouse=True)
 def threads(request):
     """One thread for PyTorch, all of them in slow tests, whose models are of full size."""

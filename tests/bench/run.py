@@ -26,8 +26,8 @@ from rich.table import Table
 from pipeline.config import load_config
 from pipeline.events import read_events
 from pipeline.feed import waves
+from pipeline.local_store import LocalStore
 from pipeline.plan import make_plan
-from pipeline.store import RunStore
 from pipeline.tag import Request, tag
 from ramcore.images import decode
 from ramcore.scenes.drawing import draw_scene
@@ -97,7 +97,7 @@ def plan_figures(folder: Path) -> Iterator[Figure]:
         for ids in [[f"image-{row:09d}" for row in range(start, min(start + 65_536, PLANNED_ROWS))]]
     )
     start = time.perf_counter()
-    make_plan(rows, RunStore(folder / "plan"), 256, None, {})
+    make_plan(rows, LocalStore(folder / "plan"), 256, None, {})
     yield Figure("planning a million rows", time.perf_counter() - start, "s")
 
 
@@ -112,7 +112,7 @@ def pipeline_figures(folder: Path) -> Iterator[Figure]:
     for number in range(64, IMAGES):
         os.link(pictures / f"{number % 64:05d}.jpg", pictures / f"{number:05d}.jpg")
     tag(Request(str(pictures), str(folder / "run"), load_config()), Console(file=io.StringIO()))
-    events = list(read_events(RunStore(folder / "run")))
+    events = list(read_events(LocalStore(folder / "run")))
     leases = [event["at"] for event in events if event["event"] == "lease"]
     commits = [event["at"] for event in events if event["event"] == "commit"]
     through = IMAGES / (max(commits) - min(leases))

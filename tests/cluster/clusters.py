@@ -16,7 +16,7 @@ from pretend import ORDERS, Orders
 from runs import Run, kill
 
 from pipeline.events import read_events
-from pipeline.store import RunStore
+from pipeline.store import open_store
 
 _HERE = Path(__file__).parent
 _STORE_BYTES = 150 << 20
@@ -210,7 +210,7 @@ def _processes(raylet: Any) -> list[psutil.Process]:
 
 def events_of(out: Path, *kinds: str) -> list[dict[str, Any]]:
     """Events of these kinds in order of time."""
-    found = [event for event in read_events(RunStore(str(out))) if not kinds or event["event"] in kinds]
+    found = [event for event in read_events(open_store(out)) if not kinds or event["event"] in kinds]
     return sorted(found, key=lambda event: float(event["at"]))
 
 

@@ -16,8 +16,9 @@ import ray
 from ray.cluster_utils import Cluster
 
 from pipeline.cluster import release_cards, request_cards
+from pipeline.config import Config
 from pipeline.node_facts import Proof, proof_of, read_nodes, start_reading
-from pipeline.store import RunStore
+from pipeline.local_store import LocalStore
 from ramcore.bundle import demo_bundle
 
 pytestmark = [pytest.mark.cluster, pytest.mark.integration, pytest.mark.filterwarnings("ignore")]
@@ -104,8 +105,8 @@ def driver(cluster: Cluster) -> Iterator[list[dict[str, Any]]]:
 
 def test_all_nodes_are_read_and_prove_the_run(driver: list[dict[str, Any]], tmp_path: Path) -> None:
     """Facts of every node; nothing of the proof is left in the run folder."""
-    store = RunStore(tmp_path / "run")
-    with proof_of(store, str(tmp_path), demo_bundle()) as proof:
+    store = LocalStore(tmp_path / "run")
+    with proof_of(store, str(tmp_path), demo_bundle(), Config()) as proof:
         facts = read_nodes(driver, proof)
         assert set(facts) == {node["NodeID"] for node in driver}
         assert all(fact.unseen == () and fact.silent is None and fact.cpu for fact in facts.values())

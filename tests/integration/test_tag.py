@@ -149,7 +149,7 @@ def test_scores_are_those_of_the_reference(run: Run) -> None:
 def test_kept_columns_and_schema(run: Run, manifest: pd.DataFrame) -> None:
     """The tag table has the documented columns, then the kept ones with their type."""
     tags = pd.read_parquet(run.out / "tags")
-    documented = "image_id, uri, width, height, tags, tags_zh, tag_ids, scores, caption, sha256, chunk"
+    documented = "image_id, uri, width, height, tags, tags_zh, tag_ids, scores, caption, sha256, chunk, version"
     assert tags.columns.tolist() == [*documented.split(", "), "shop"]
     shops = manifest.drop_duplicates("key").set_index("key")["shop"]
     assert (tags.set_index("image_id")["shop"] == shops.reindex(tags["image_id"])).all()

@@ -9,14 +9,13 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from pipeline.chunks import chunk_name, commit_chunk
-from pipeline.driver import pending_chunks
+from pipeline.chunks import chunk_name, commit_chunk, pending_chunks
 from pipeline.errors import IncompleteError, InputError, PlanError
 from pipeline.finalize import finalize
+from pipeline.local_store import LocalStore
 from pipeline.model_record import record_model
 from pipeline.plan import Plan, make_plan
 from pipeline.selection import floors, select
-from pipeline.store import RunStore
 from pipeline.tables import IMAGE_FIELDS, to_parquet, with_attempt
 from pipeline.tagging import tag_table, tagged_part
 from ramcore.vocabulary import Vocabulary
@@ -29,28 +28,28 @@ VOCABULARY = Vocabulary(("dog", "cat"), ("狗", "猫"), np.array([0.5, 0.5], np.
 
 
 @pytest.fixture
-def store(tmp_path: Path, tiny_bundle: Path) -> RunStore:
-    store = RunStore(tmp_path / "run")
+def store(tmp_path: Path, tiny_bundle: Path) -> LocalStore:
+    store = LocalStore(tmp_path / "run")
     record_model(store, tiny_bundle, HASH)
     return store
 
 
 @pytest.fixture
-def plan(store: RunStore) -> Plan:
+def plan(store: LocalStore) -> Plan:
     ids = [f"i{number}" for number in range(ROWS)]
     rows = pa.RecordBatch.from_pydict({"image_id": [*ids, "i3"], "uri": [*ids, "i3"]})
     return make_plan(iter([rows]), store, CHUNK_ROWS, None, {"bundle": HASH})
 
 
 @pytest.fixture
-def commit(store: RunStore, plan: Plan) -> Callable[..., None]:
+def commit(store: LocalStore, plan: Plan) -> Callable[..., None]:
     def commit(chunk: int, rejects: tuple[int, ...] = (), generation: int = 0) -> None:
         assert commit_chunk(store, chunk, chunk_table(plan, store, chunk, rejects), generation)
 
     return commit
 
 
-def chunk_table(plan: Plan, store: RunStore, chunk: int, rejects: tuple[int, ...]) -> pa.Table:
+def chunk_table(plan: Plan, store: LocalStore, chunk: int, rejects: tuple[int, ...]) -> pa.Table:
     rows = plan.read_chunk(store, chunk).drop_columns(["planned_error"])
     kinds = ["truncated" if row in rejects else None for row in range(len(rows))]
     for field in IMAGE_FIELDS:
@@ -67,25 +66,25 @@ def commit_all(plan: Plan, commit: Callable[..., None]) -> None:
         commit(chunk, rejects=(1,))
 
 
-def test_tables_hold_every_row_once(store: RunStore, plan: Plan, commit: Callable[..., None]) -> None:
+def test_tables_hold_every_row_once(store: LocalStore, plan: Plan, commit: Callable[..., None]) -> None:
     """Tagged and rejected rows are parted, duplicates are listed, and the counts add up."""
     commit_all(plan, commit)
     counts = finalize(store).counts
-    assert counts.as_dict() == {"input": 51, "tagged": 46, "rejected": 4, "duplicates": 1, "missing": 0}
+    assert counts.as_dict() == {"input": 51, "tagged": 46, "rejected": 4, "duplicates": 1, "carried": 0, "missing": 0}
     tags, rejects = (pd.read_parquet(store.path(name)) for name in ("tags", "rejects"))
     assert sorted([*tags["image_id"], *rejects["image_id"]]) == sorted(f"i{number}" for number in range(ROWS))
     assert pd.read_parquet(store.path("duplicates"))["image_id"].tolist() == ["i3"]
     assert tags["tags"].str[0].eq("dog").all()
 
 
-def test_finalize_twice_gives_the_same_parts(store: RunStore, plan: Plan, commit: Callable[..., None]) -> None:
+def test_finalize_twice_gives_the_same_parts(store: LocalStore, plan: Plan, commit: Callable[..., None]) -> None:
     """Parts are named by their content, which depends on the chunks alone."""
     commit_all(plan, commit)
     assert finalize(store).parts == finalize(store).parts
     assert len(list(store.list("tags/"))) == 1
 
 
-def test_an_unfinished_run_says_so(store: RunStore, plan: Plan, commit: Callable[..., None]) -> None:
+def test_an_unfinished_run_says_so(store: LocalStore, plan: Plan, commit: Callable[..., None]) -> None:
     """Missing rows are counted, and run.json has the status incomplete; later parts replace the earlier."""
     commit(0)
     assert finalize(store).counts.missing == ROWS - CHUNK_ROWS
@@ -98,7 +97,7 @@ def test_an_unfinished_run_says_so(store: RunStore, plan: Plan, commit: Callable
     assert len(pd.read_parquet(store.path("tags"))) == ROWS
 
 
-def test_the_highest_generation_wins(store: RunStore, plan: Plan, commit: Callable[..., None]) -> None:
+def test_the_highest_generation_wins(store: LocalStore, plan: Plan, commit: Callable[..., None]) -> None:
     """A chunk that was done again replaces the older one without overwriting it."""
     commit_all(plan, commit)
     commit(0, rejects=(), generation=1)
@@ -107,7 +106,7 @@ def test_the_highest_generation_wins(store: RunStore, plan: Plan, commit: Callab
 
 
 def test_a_chunk_with_other_rows_than_planned_is_an_error(
-    store: RunStore, plan: Plan, commit: Callable[..., None]
+    store: LocalStore, plan: Plan, commit: Callable[..., None]
 ) -> None:
     """Invented or lost rows end the finalize with the chunk's name, and nothing is published."""
     for chunk in (1, 2, 3):
@@ -119,7 +118,7 @@ def test_a_chunk_with_other_rows_than_planned_is_an_error(
     assert not store.exists("run.json")
 
 
-def test_a_chunk_of_another_run_is_an_error(store: RunStore, plan: Plan, commit: Callable[..., None]) -> None:
+def test_a_chunk_of_another_run_is_an_error(store: LocalStore, plan: Plan, commit: Callable[..., None]) -> None:
     """Chunks that were left behind by another plan are never published as this run's."""
     commit_all(plan, commit)
     table = with_attempt(chunk_table(plan, store, 0, ()), {**ATTEMPT, "plan_hash": "another"})
@@ -129,7 +128,7 @@ def test_a_chunk_of_another_run_is_an_error(store: RunStore, plan: Plan, commit:
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1 not really", b"\0" * 100])
-def test_a_damaged_chunk_is_named(store: RunStore, plan: Plan, commit: Callable[..., None], content: bytes) -> None:
+def test_a_damaged_chunk_is_named(store: LocalStore, plan: Plan, commit: Callable[..., None], content: bytes) -> None:
     """The file and the remedy are in one line."""
     commit_all(plan, commit)
     store.replace(chunk_name(2), content)
@@ -137,17 +136,19 @@ def test_a_damaged_chunk_is_named(store: RunStore, plan: Plan, commit: Callable[
         finalize(store)
 
 
-def test_a_damaged_event_log_does_not_stop_a_run(store: RunStore, plan: Plan, commit: Callable[..., None]) -> None:
+def test_a_damaged_event_log_does_not_stop_a_run(store: LocalStore, plan: Plan, commit: Callable[..., None]) -> None:
     """Events are for accounts: lines that are not whole are passed over."""
     commit_all(plan, commit)
-    whole = json.dumps({"at": 1.0, "session": "s", "event": "commit", "chunk": 1, "first": True, "commit_s": 0.25})
+    whole = json.dumps(
+        {"at": 1.0, "session": "s", "event": "commit", "chunk": 1, "generation": 0, "first": True, "commit_s": 0.25}
+    )
     store.create("events/s-x.jsonl", f'{{"half\n[]\n{{}}\n{whole}\n{{"at": 2'.encode())
     finalize(store)
     telemetry = pd.read_parquet(store.path("telemetry")).set_index("chunk")
     assert telemetry.loc[1, "commit_s"] == 0.25
 
 
-def test_a_run_folder_without_its_model_record(store: RunStore, plan: Plan, commit: Callable[..., None]) -> None:
+def test_a_run_folder_without_its_model_record(store: LocalStore, plan: Plan, commit: Callable[..., None]) -> None:
     """A missing part of the plan folder is named."""
     commit_all(plan, commit)
     store.delete(f"plan/vocabulary-{HASH[:16]}.parquet")
@@ -158,4 +159,4 @@ def test_a_run_folder_without_its_model_record(store: RunStore, plan: Plan, comm
 def test_a_folder_that_is_no_run(tmp_path: Path) -> None:
     """Finalize of anything else names what is missing."""
     with pytest.raises(InputError, match=r"plan/plan\.json"):
-        finalize(RunStore(tmp_path))
+        finalize(LocalStore(tmp_path))

@@ -13,14 +13,14 @@ from PIL import Image
 from pipeline.config import Config
 from pipeline.isolation import IsolatedDecoder
 from pipeline.job import Job
-from pipeline.store import RunStore
+from pipeline.local_store import LocalStore
 from ramcore.errors import ImageError
 from ramcore.images import decode
 
 
 @pytest.fixture
 def job(tmp_path: Path) -> Job:
-    return Job(Config(), RunStore(tmp_path), "session", "bundle", 64, "fp32", "hash")
+    return Job(Config(), LocalStore(tmp_path), "session", "bundle", 64, "fp32", "hash")
 
 
 def picture(colour: tuple[int, int, int]) -> bytes:

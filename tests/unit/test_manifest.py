@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from inputs import ANYWHERE, read, refused, touch, write
 
 from pipeline import manifest_readers
+from pipeline.local_store import LocalStore
 from pipeline.manifest import BATCH_ROWS, open_input
 from pipeline.plan import make_plan
-from pipeline.store import RunStore
 
 ROWS = [{"uri": "/a.jpg", "image_id": "007"}, {"uri": "/b.jpg", "image_id": "8"}]
 
@@ -171,7 +171,7 @@ def test_kept_views_become_what_the_plan_can_hold(tmp_path):
     pq.write_table(table, tmp_path / "m.parquet")
     opened = open_input(str(tmp_path / "m.parquet"), list(kept), config=ANYWHERE)
     assert all(kind.equals(want) for kind, (_, want) in zip(opened.schema.types[2:], kept.values(), strict=True))
-    store = RunStore(tmp_path / "run")
+    store = LocalStore(tmp_path / "run")
     found = make_plan(opened.batches(), store, 2, None, {}).read_chunk(store, 0)
     assert found.select(list(kept)).to_pylist() == table.select(list(kept)).to_pylist()
 

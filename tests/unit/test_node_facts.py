@@ -8,9 +8,10 @@ from typing import Any
 import pynvml
 import pytest
 
+from pipeline.config import Config
 from pipeline.errors import ClusterError
 from pipeline.node_facts import NodeFacts, Proof, check_proven, proof_of, read_node
-from pipeline.store import RunStore
+from pipeline.local_store import LocalStore
 from ramcore.bundle import demo_bundle
 
 
@@ -25,7 +26,7 @@ def places(tmp_path: Path) -> SimpleNamespace:
     bundle.mkdir()
     for name in ("config.json", "model.safetensors", "vocabulary.csv"):
         (bundle / name).write_bytes((demo_bundle() / name).read_bytes())
-    return SimpleNamespace(store=RunStore(tmp_path / "run"), input=pictures, bundle=bundle)
+    return SimpleNamespace(store=LocalStore(tmp_path / "run"), input=pictures, bundle=bundle)
 
 
 def test_this_machine_without_a_driver_has_no_cards() -> None:
@@ -45,7 +46,7 @@ def test_this_machine_without_a_driver_has_no_cards() -> None:
 
 def test_what_the_driver_sees_is_proven_and_leaves_nothing_behind(places: SimpleNamespace) -> None:
     """The token lies in the run folder while it is needed, hidden from listings, and no longer."""
-    with proof_of(places.store, str(places.input), places.bundle) as proof:
+    with proof_of(places.store, str(places.input), places.bundle, Config()) as proof:
         assert read_node(proof).unseen == ()
         assert {Path(witness.path).name for witness in proof.witnesses} >= {"a.jpg", "b.jpg", "model.safetensors"}
         assert [path.name for path in Path(places.store.root).iterdir()] == [proof.token]
@@ -55,7 +56,7 @@ def test_what_the_driver_sees_is_proven_and_leaves_nothing_behind(places: Simple
 
 def test_another_folder_under_the_same_path_is_found_out(places: SimpleNamespace) -> None:
     """With a token of another driver, or with none."""
-    with proof_of(places.store, None, places.bundle) as proof:
+    with proof_of(places.store, None, places.bundle, Config()) as proof:
         places.store.replace(proof.token, b"another")
         (other,) = read_node(proof).unseen
         assert (
@@ -69,7 +70,7 @@ def test_another_folder_under_the_same_path_is_found_out(places: SimpleNamespace
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_folder_that_cannot_be_written_is_found_out(places: SimpleNamespace) -> None:
     """Reading is not enough to commit."""
-    with proof_of(places.store, None, places.bundle) as proof:
+    with proof_of(places.store, None, places.bundle, Config()) as proof:
         Path(places.store.root).chmod(0o555)
         try:
             (line,) = read_node(proof).unseen
@@ -91,7 +92,7 @@ def test_every_file_that_differs_is_named(
     places: SimpleNamespace, tmp_path: Path, path: str, change: Any, said: str
 ) -> None:
     """With what it is and its path, by size and for small files by content."""
-    with proof_of(places.store, str(places.input), places.bundle) as proof:
+    with proof_of(places.store, str(places.input), places.bundle, Config()) as proof:
         change(tmp_path / path)
         (line,) = read_node(proof).unseen
     assert said.format(path=tmp_path / path) in line
@@ -101,14 +102,14 @@ def test_local_images_of_a_manifest_have_to_be_seen(places: SimpleNamespace, tmp
     """The manifest itself is the driver's; images elsewhere than on local disk, or missing ones, prove nothing."""
     manifest = tmp_path / "list.csv"
     manifest.write_text(f"uri\n{places.input}/a.jpg\nhttps://example.org/x.jpg\n{places.input}/none.jpg\n")
-    with proof_of(places.store, str(manifest), places.bundle) as proof:
+    with proof_of(places.store, str(manifest), places.bundle, Config()) as proof:
         assert [witness.path for witness in proof.witnesses if witness.what == "INPUT"] == [f"{places.input}/a.jpg"]
 
 
 @pytest.mark.parametrize("input", ["s3://bucket/x", "https://example.org/list.csv", "/nowhere/at/all"])
 def test_inputs_elsewhere_need_no_proof(places: SimpleNamespace, input: str) -> None:
     """Also those that are not there any more: a run that goes on may need none of it."""
-    with proof_of(None, input, places.bundle) as proof:
+    with proof_of(None, input, places.bundle, Config()) as proof:
         assert {witness.what for witness in proof.witnesses} == {"the bundle"}
 
 

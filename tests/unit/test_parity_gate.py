@@ -12,9 +12,9 @@ from pipeline import parity_gate
 from pipeline.cards import Slot
 from pipeline.config import load_config
 from pipeline.errors import ConfigError
+from pipeline.local_store import LocalStore
 from pipeline.parity_gate import checked_dtype, measure, recorded_parity
 from pipeline.replica import Placement
-from pipeline.store import RunStore
 
 SLOT = Slot("n/0", "n", "cpu", "cpu", Placement("cpu", 1, 1, 0, "fp32", 4))
 
@@ -25,7 +25,7 @@ def check(tmp_path: Path, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) ->
         """The dtype to plan with, what was said, and what was written down."""
         found = measure(str(tiny_bundle), "bf16", "cpu", 1, 1) | {"within_bound": within_bound}
         monkeypatch.setattr(parity_gate, "_measured", lambda *_: found)
-        store, said = RunStore(tmp_path), io.StringIO()
+        store, said = LocalStore(tmp_path), io.StringIO()
         config = load_config(None, options)
         chosen = checked_dtype(store, config, tiny_bundle, dtype, [SLOT], Console(file=said, width=400))
         return chosen, said.getvalue(), recorded_parity(store)

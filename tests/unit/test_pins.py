@@ -5,16 +5,16 @@ import pytest
 
 from pipeline.config import load_config
 from pipeline.errors import PinnedError
+from pipeline.local_store import LocalStore
 from pipeline.pins import check_pins, pins
 from pipeline.plan import Plan, make_plan
-from pipeline.store import RunStore
 
 
 @pytest.fixture
 def plan(tmp_path) -> Plan:
     rows = pa.RecordBatch.from_pydict({"image_id": ["a"], "uri": ["a"]})
     pinned = pins(load_config(), "photos", None, "hash") | {"model.dtype": "fp32"}
-    return make_plan(iter([rows]), RunStore(tmp_path), 16, None, pinned)
+    return make_plan(iter([rows]), LocalStore(tmp_path), 16, None, pinned)
 
 
 def test_the_same_request_is_accepted(plan: Plan) -> None:

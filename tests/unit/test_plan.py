@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from pipeline import identity, plan
 from pipeline.config import load_config
 from pipeline.errors import ConfigError, InputError, PlanError
+from pipeline.local_store import LocalStore
 from pipeline.plan import DUPLICATE_ID, PLAN, make_plan, read_plan
-from pipeline.store import RunStore
 
 PINNED = {"INPUT": "/images", "decode.mode": "fast", "--limit": None}
 
@@ -62,7 +62,7 @@ def oracle(rows):
 
 @pytest.fixture
 def store(tmp_path):
-    return RunStore(tmp_path / "run")
+    return LocalStore(tmp_path / "run")
 
 
 odd_text = st.one_of(st.sampled_from(["a", "b", "c", "ä", "a ", ""]), st.text(st.characters(codec="utf-8"), max_size=3))
@@ -80,7 +80,7 @@ def test_plan_is_that_of_a_simple_loop(tmp_path_factory, monkeypatch, rows, rows
     """Whatever the rows, batches, partitions and parts, the plan is what a loop over the rows would make."""
     monkeypatch.setattr(identity, "_PARTITION_ROWS", partition)
     monkeypatch.setattr(plan, "_PART_ROWS", part)
-    store = RunStore(tmp_path_factory.mktemp("run"))
+    store = LocalStore(tmp_path_factory.mktemp("run"))
     made = make_plan(batches(rows, batch), store, rows_per_chunk, None, PINNED)
     planned, duplicates = oracle(rows)
     found = planned_rows(store, made)
@@ -90,6 +90,7 @@ def test_plan_is_that_of_a_simple_loop(tmp_path_factory, monkeypatch, rows, rows
     assert made.counts == {
         "input": len(rows),
         "duplicates": len(duplicates),
+        "carried": 0,
         "rejected_ids": sum(error is not None for _, _, error in planned),
         "planned": len(planned),
         "chunks": -(-len(planned) // rows_per_chunk),
@@ -111,7 +112,7 @@ def test_identity_by_example(store):
         ("c", "/3", 0, None),
     ]
     assert read_duplicates(store).to_pydict() == {"image_id": ["a", "a"], "uri": ["/1", "/2"]}
-    assert made.counts == {"input": 6, "duplicates": 2, "rejected_ids": 1, "planned": 4, "chunks": 1}
+    assert made.counts == {"input": 6, "duplicates": 2, "carried": 0, "rejected_ids": 1, "planned": 4, "chunks": 1}
 
 
 def test_one_row_group_for_each_chunk(store, monkeypatch):
@@ -148,14 +149,14 @@ def test_the_same_rows_give_the_same_objects(tmp_path):
     hashes = set()
     contents = []
     for number, size in enumerate((1000, 7, 64)):
-        store = RunStore(tmp_path / str(number))
+        store = LocalStore(tmp_path / str(number))
         hashes.add(make_plan(batches(rows, size), store, 16, None, PINNED).hash)
         contents.append({name: store.read(name) for name in store.list("plan/")})
     assert contents[0] == contents[1] == contents[2]
     assert len(hashes) == 1
     for number, other in enumerate(([*rows, ("x", "/x")], rows[::-1], [*rows, ("id0", "/0.jpg")]), 10):
-        hashes.add(make_plan(batches(other), RunStore(tmp_path / str(number)), 16, None, PINNED).hash)
-    hashes.add(make_plan(batches(rows), RunStore(tmp_path / "chunks"), 17, None, PINNED).hash)
+        hashes.add(make_plan(batches(other), LocalStore(tmp_path / str(number)), 16, None, PINNED).hash)
+    hashes.add(make_plan(batches(rows), LocalStore(tmp_path / "chunks"), 17, None, PINNED).hash)
     assert len(hashes) == 5
 
 
@@ -173,7 +174,7 @@ def test_parts_are_named_by_their_content(store):
 def test_limit_is_the_first_rows_of_the_input(tmp_path, limit, expected):
     """The limit counts input rows, duplicates among them, and nothing behind it is read."""
     rows = [("same", "/same"), *distinct(24)]
-    store = RunStore(tmp_path)
+    store = LocalStore(tmp_path)
     made = make_plan(batches(rows, 8), store, 4, limit, {})
     assert made.counts["input"] == expected
     assert [row[0] for row in planned_rows(store, made)] == [key for key, _ in rows[:expected]]
@@ -182,7 +183,7 @@ def test_limit_is_the_first_rows_of_the_input(tmp_path, limit, expected):
         yield from batches(rows, 8)
         pytest.fail("read behind the limit")
 
-    assert make_plan(endless(), RunStore(tmp_path / "other"), 4, 20, {}).counts["input"] == 20
+    assert make_plan(endless(), LocalStore(tmp_path / "other"), 4, 20, {}).counts["input"] == 20
 
 
 def test_rows_of_a_chunk_may_depend_on_the_number_of_planned_rows(store):
@@ -337,7 +338,7 @@ def test_planning_at_the_same_time(store):
 def test_a_planner_that_is_overtaken_does_not_change_the_plan(store, monkeypatch):
     """Another planner that writes its plan at any moment keeps its duplicates; the loser's are removed."""
     upload = store.upload
-    winner = RunStore(store.root)
+    winner = LocalStore(store.root)
     first = []
 
     def overtaken(name, path):
@@ -387,6 +388,7 @@ def test_a_million_rows(store):
     assert made.counts == {
         "input": 1_000_000,
         "duplicates": 100_000,
+        "carried": 0,
         "rejected_ids": 0,
         "planned": 900_000,
         "chunks": 3516,

@@ -10,7 +10,7 @@ from pipeline.decode import _Image, with_images
 from pipeline.fetching.redaction import column_without_credentials, redacted, without_credentials
 from pipeline.pins import absolute
 from pipeline.plan import make_plan
-from pipeline.store import RunStore
+from pipeline.local_store import LocalStore
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_duplicates_and_pins_hold_no_signature(tmp_path: Path) -> None:
     """The table of duplicates is published as planned; INPUT is pinned without its signature."""
     uri = "https://h/a.jpg?sig=sesame"
     rows = pa.RecordBatch.from_pydict({"image_id": ["a", "a"], "uri": [uri, uri]})
-    store = RunStore(tmp_path / "run")
+    store = LocalStore(tmp_path / "run")
     plan = make_plan(iter([rows]), store, 2, None, {})
     with store.open(plan.duplicates_name) as file:
         assert pq.read_table(file).to_pylist() == [{"image_id": "a", "uri": "https://h/a.jpg"}]

@@ -15,6 +15,7 @@ from pipeline.chunks import commit_chunk
 from pipeline.config import load_config
 from pipeline.errors import ConfigError, InputError, PinnedError
 from pipeline.finalize import finalize
+from pipeline.local_store import LocalStore
 from pipeline.model_record import model_name, vocabulary_name, vocabulary_table
 from pipeline.names import Naming
 from pipeline.pins import pins
@@ -22,7 +23,6 @@ from pipeline.plan import make_plan
 from pipeline.rethreshold import Rules, rethreshold
 from pipeline.samples import sample_rows
 from pipeline.selection import floors, select
-from pipeline.store import RunStore
 from pipeline.tables import IMAGE_FIELDS, to_parquet, with_attempt
 from pipeline.tagging import tag_table, tagged_part
 from pipeline.thresholds import Thresholds, parse_thresholds
@@ -44,7 +44,7 @@ MakeRun = Callable[..., Path]
 def make_run(tmp_path: Path, tiny_bundle: Path) -> MakeRun:
     def make_run(*options: str) -> Path:
         """A finished run over SCORES; image 3 is a reject."""
-        store, config = RunStore(tmp_path / "run"), load_config(None, options)
+        store, config = LocalStore(tmp_path / "run"), load_config(None, options)
         store.create(vocabulary_name("hash"), to_parquet(vocabulary_table(VOCABULARY)))
         store.create(model_name("hash"), read_config(tiny_bundle).to_json().encode())
         ids = [f"i{number:02}" for number in range(IMAGES)]
@@ -277,7 +277,7 @@ def test_samples_of_a_run_name_tags_by_id(make_run: MakeRun) -> None:
     """Two tags of one name each have their own score."""
     run = make_run()
     parts = json.loads((run / "run.json").read_text())["parts"]["tags"]
-    for row in sample_rows(RunStore(run), parts, IMAGES):
+    for row in sample_rows(LocalStore(run), parts, IMAGES):
         scores = SCORES[int(row["image_id"][1:])]
         expected = [(NAMES[tag], float(scores[tag])) for tag in np.flatnonzero(scores > VOCABULARY.thresholds)]
         assert sorted(row["tags"]) == sorted(expected)

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from pipeline.config import OutputConfig
-from pipeline.store import RunStore
+from pipeline.local_store import LocalStore
 from pipeline.stored_size import bytes_of_scores, bytes_on_disk, heavy_warning
 from pipeline.tables import to_parquet
 
@@ -26,7 +26,7 @@ def tag_table(images: int, scores: int) -> pa.Table:
 
 def test_bytes_on_disk_are_those_of_the_two_lists(tmp_path: Path) -> None:
     """Random scores do not compress: four bytes each, and little for the ids; over all parts."""
-    store = RunStore(tmp_path)
+    store = LocalStore(tmp_path)
     for number in range(2):
         store.create(f"tags/{number}.parquet", to_parquet(tag_table(200, 100), row_group_size=50))
     measured = bytes_on_disk(store, ["tags/0.parquet", "tags/1.parquet"])
@@ -38,7 +38,7 @@ def test_bytes_on_disk_are_those_of_the_two_lists(tmp_path: Path) -> None:
 @pytest.mark.parametrize("parts", [[], ["tags/0.parquet"]])
 def test_no_images_weigh_nothing(tmp_path: Path, parts: list[str]) -> None:
     """Neither without parts nor with an empty one."""
-    store = RunStore(tmp_path)
+    store = LocalStore(tmp_path)
     store.create("tags/0.parquet", to_parquet(tag_table(1, 1).slice(0, 0)))
     assert bytes_on_disk(store, parts) is None
 

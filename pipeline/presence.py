@@ -1,0 +1,34 @@
+"""Who works on a run: a driver says so in the event log, and that it still does, for `ramfleet status`."""
+
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from pipeline.events import EventLog
+from pipeline.store import RunStore
+
+ALIVE_EVERY_S = 30.0
+
+
+@contextmanager
+def at_work(store: RunStore, session: str, command: str, bundle: str) -> Iterator[None]:
+    """Within: this process is a driver of the run. command: "tag" or "retry"; bundle: the model's folder."""
+    log = EventLog(store, session, "session")
+    log.write("driver_started", command=command, host=socket.gethostname(), pid=os.getpid(), bundle=bundle)
+    ended = threading.Event()
+    thread = threading.Thread(target=_say_so, args=(log, ended), name="presence", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        log.write("driver_ended")
+        log.close()
+
+
+def _say_so(log: EventLog, ended: threading.Event) -> None:
+    while not ended.wait(ALIVE_EVERY_S):
+        log.write("driver_alive")
