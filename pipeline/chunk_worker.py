@@ -13,10 +13,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import pyarrow as pa
+from ray.exceptions import RayActorError
 
 from pipeline.decode import Decoder
 from pipeline.handover import OUTCOME_SCHEMA, HandOver
 from pipeline.job import Job
+
+_HEARTBEAT_S = 1.0
 
 
 class ChunkWorker:
@@ -36,6 +39,8 @@ class ChunkWorker:
         self._narrowing: asyncio.Future[Any] | None = None
         self._decoding = asyncio.Semaphore(1)
         self._room = asyncio.Semaphore(in_flight)
+        self._telling = asyncio.Lock()
+        self._taken_over: set[asyncio.Task[None]] = set()
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, name="hand-over", daemon=True).start()
         asyncio.run_coroutine_threadsafe(self._beat(), self._loop).add_done_callback(_log_failure)
@@ -44,6 +49,8 @@ class ChunkWorker:
         """Finish the chunks of a span, in the order in which they get done."""
         chunks = [chunk for chunks in span["chunks"].to_pylist() for chunk in chunks]
         self._hand_over.in_hand.update(chunks)
+        # Before any work: should this process die at once, another is told what it had.
+        asyncio.run_coroutine_threadsafe(self._tell(), self._loop).result()
         done: queue.SimpleQueue[dict[str, Any] | BaseException] = queue.SimpleQueue()
         work = asyncio.run_coroutine_threadsafe(self._finish_all(chunks, done), self._loop)
         work.add_done_callback(lambda ended: _report_failure(ended, done))
@@ -54,37 +61,70 @@ class ChunkWorker:
             yield pa.Table.from_pylist([outcome], schema=OUTCOME_SCHEMA)
 
     async def _beat(self) -> None:
-        """Tell the Fleet for ever that this process is alive, and take its share of the node's CPUs."""
-        async for cpus in self._hand_over.beat():
-            if cpus > self._cpus:
-                _widen(self._decoding, cpus - self._cpus)
-                _widen(self._room, (cpus - self._cpus) * self._in_flight)
-            elif cpus < self._cpus:
-                # Whoever is inside is waited for, but not here: the Fleet must go on hearing of this process.
-                self._narrowing = asyncio.gather(
-                    _narrow(self._decoding, self._cpus - cpus),
-                    _narrow(self._room, (self._cpus - cpus) * self._in_flight),
-                )
-            self._cpus = cpus
+        """Tell the Fleet for ever that this process is alive."""
+        while True:
+            await self._tell()
+            await asyncio.sleep(_HEARTBEAT_S)
+
+    async def _tell(self) -> None:
+        """Tell the Fleet that this process is alive, and do as it says."""
+        async with self._telling:
+            try:
+                orders = await self._hand_over.tell()
+            except RayActorError:  # dead for long; the leases that this process asks for fail on their own
+                return
+            self._use_cpus(orders.cpus)
+            for chunk in orders.take_over:
+                self._hand_over.in_hand.add(chunk)
+                task = asyncio.create_task(self._take_over(chunk))
+                self._taken_over.add(task)
+                task.add_done_callback(self._taken_over.discard)
+
+    def _use_cpus(self, cpus: int) -> None:
+        """Decode on so many CPUs from now on."""
+        if cpus > self._cpus:
+            _widen(self._decoding, cpus - self._cpus)
+            _widen(self._room, (cpus - self._cpus) * self._in_flight)
+        elif cpus < self._cpus:
+            # Whoever is inside is waited for, but not here: the Fleet must go on hearing of this process.
+            self._narrowing = asyncio.gather(
+                _narrow(self._decoding, self._cpus - cpus),
+                _narrow(self._room, (self._cpus - cpus) * self._in_flight),
+            )
+        self._cpus = cpus
+
+    async def _take_over(self, chunk: int) -> None:
+        """Finish a chunk of a process that died. If that fails Ray Data runs it again, which brings up the error."""
+        await self._room.acquire()
+        try:
+            await self._hand_over.report(await self._finish(chunk))
+        except Exception:
+            logging.getLogger(__name__).exception("chunk %d, taken over from a process that died", chunk)
 
     async def _finish_all(self, chunks: list[int], done: "queue.SimpleQueue[dict[str, Any] | BaseException]") -> None:
         async with asyncio.TaskGroup() as group:
             for chunk in chunks:
                 await self._room.acquire()
-                group.create_task(self._finish(chunk, done))
+                group.create_task(self._finish(chunk)).add_done_callback(lambda ended: _put(ended, done))
 
-    async def _finish(self, chunk: int, done: "queue.SimpleQueue[dict[str, Any] | BaseException]") -> None:
+    async def _finish(self, chunk: int) -> dict[str, Any]:
+        """What became of a chunk; gives back the room that the caller took."""
         try:
             begun = await asyncio.to_thread(self._decoder.begin, chunk)
             if begun is None:
-                done.put({"chunk": chunk, "outcome": "beaten", "rows": 0, "tagged": 0, "retriable": 0, "rejects": []})
-                return
+                return {"chunk": chunk, "outcome": "beaten", "rows": 0, "tagged": 0, "retriable": 0, "rejects": []}
             async with self._decoding:
                 decoded = await self._loop.run_in_executor(self._threads, self._decoder.decode, begun)
-            done.put(await self._hand_over.finish(decoded))
+            return await self._hand_over.finish(decoded)
         finally:
             self._hand_over.in_hand.discard(chunk)
             self._room.release()
+
+
+def _put(ended: "asyncio.Task[dict[str, Any]]", done: "queue.SimpleQueue[dict[str, Any] | BaseException]") -> None:
+    """An outcome for the caller. An error comes to it through the group."""
+    if not ended.cancelled() and ended.exception() is None:
+        done.put(ended.result())
 
 
 def _widen(semaphore: asyncio.Semaphore, places: int) -> None:

@@ -4,7 +4,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from ray.exceptions import RayError, RayTaskError
@@ -23,6 +23,8 @@ from pipeline.remote import ask
 from pipeline.tables import from_ipc
 
 _POLL_S = 0.5
+_ENDING_S = 2.0
+"""Ray Data gets so long to end a round by itself once all its chunks are done."""
 _STRANDED_S = 2.0
 """So long must all that is left be in dead hands: until then a living process may take it over."""
 
@@ -41,7 +43,7 @@ def drive(
     spilled_before = spilled_bytes()
     while pending:
         ask(fleet, "expect", min(progress.left, sum(plan.chunk_rows(chunk) for chunk in pending)))
-        watch = _Watch(fleet, progress)
+        watch = _Watch(fleet, progress, pending)
         for outcome in watch.over(tag_chunks(job, fleet, pending, shape)):
             if outcome["outcome"] == "failed":
                 raise StoppedError(f"{outcome['detail']}. Run the same command again when that is mended")
@@ -79,26 +81,30 @@ def _commit_held(job: Job, log: EventLog, outcomes: Iterator[dict[str, Any]]) ->
 class _Watch:
     """Looks at the Fleet while outcomes come, and also when none come for long.
 
-    is_stranded: whether the round was given up because all that was left of it was in the hands of dead processes.
-    Ray Data would run that again, but takes ten seconds and more to learn that a node is gone.
+    The round is over when each of its chunks has had an outcome, from Ray Data or from a process that took it over from
+    one that died: Ray Data may wait much longer for the dead.
+    is_stranded: whether the round was given up, as all that was left of it was in the hands of dead processes, and no
+    living one was there to take it over.
     """
 
-    def __init__(self, fleet: Any, progress: RunProgress) -> None:
+    def __init__(self, fleet: Any, progress: RunProgress, chunks: Iterable[int]) -> None:
         self._fleet = fleet
         self._progress = progress
         self._stranded_since: float | None = None
-        self._done: set[int] = set()
+        self._left = set(chunks)
+        self._over = threading.Event()
         self.is_stranded = False
 
     def over(self, outcomes: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         """The outcomes as they come. Ray Data's iterator blocks, so it runs in a thread of its own."""
         arrived: queue.Queue[dict[str, Any] | BaseException | None] = queue.Queue()
-        threading.Thread(target=_pour, args=(outcomes, arrived), name="flow", daemon=True).start()
-        while not self.is_stranded:
+        flow = threading.Thread(target=_pour, args=(outcomes, arrived, self._over), name="flow", daemon=True)
+        flow.start()
+        while self._left and not self.is_stranded:
             try:
                 item = arrived.get(timeout=_POLL_S)
             except queue.Empty:
-                self._look()
+                yield from self._look()
                 continue
             if item is None:
                 return
@@ -106,15 +112,24 @@ class _Watch:
                 if isinstance(_cause(item), StoreError):
                     raise StoppedError(f"{_reason(item)}. Run the same command again when that is mended") from item
                 raise RunError(f"the flow of chunks broke: {_reason(item)}; the log has the whole account") from item
-            self._done.add(item["chunk"])
-            yield item
+            yield from self._first(item)
             if arrived.empty():
-                self._look()
+                yield from self._look()
+        self._over.set()
+        flow.join(_ENDING_S)
 
-    def _look(self) -> None:
+    def _first(self, outcome: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """A chunk's first outcome: one that was taken over may have a second."""
+        if outcome["chunk"] in self._left:
+            self._left.remove(outcome["chunk"])
+            yield outcome
+
+    def _look(self) -> Iterator[dict[str, Any]]:
         status = _look(self._fleet, self._progress)
+        for outcome in status.outcomes:
+            yield from self._first(outcome)
         now = time.monotonic()
-        if status.chunks_in_hand or not status.chunks_stranded - self._done:
+        if status.chunks_in_hand or not status.chunks_stranded & self._left:
             self._stranded_since = None
         elif self._stranded_since is None:
             self._stranded_since = now
@@ -122,12 +137,18 @@ class _Watch:
             self.is_stranded = True
 
 
-def _pour(outcomes: Iterator[dict[str, Any]], arrived: "queue.Queue[dict[str, Any] | BaseException | None]") -> None:
+def _pour(
+    outcomes: Iterator[dict[str, Any]],
+    arrived: "queue.Queue[dict[str, Any] | BaseException | None]",
+    over: threading.Event,
+) -> None:
+    """over: nobody waits for the outcomes any more, or cares how they end."""
     try:
         for outcome in outcomes:
             arrived.put(outcome)
     except BaseException as error:
-        logging.getLogger(__name__).exception("the flow of chunks broke")
+        if not over.is_set():
+            logging.getLogger(__name__).exception("the flow of chunks broke")
         arrived.put(error)
     else:
         arrived.put(None)

@@ -10,7 +10,6 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Coroutine, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import ray
@@ -19,7 +18,8 @@ from ray.exceptions import OutOfMemoryError, RayError
 from pipeline.cards import Slot, decode_cpus
 from pipeline.errors import last_line
 from pipeline.events import EventLog, read_events
-from pipeline.fleet_messages import CardStatus, FleetSpec, FleetStatus, Grant
+from pipeline.fleet_messages import CardStatus, FleetSpec, FleetStatus, Grant, Orders
+from pipeline.holders import HolderBook
 from pipeline.known_nodes import KnownNodes
 from pipeline.leases import Lease, LeaseBook, Replica, Request, Work
 from pipeline.node_probe import unreachable
@@ -37,14 +37,6 @@ _MEMORY_KILLS_FORGIVEN = 3
 _FAILURES_OF_ONE_REPLICA = 3
 
 
-@dataclass(frozen=True)
-class _Holder:
-    """A process that decodes and hands over, as it was last heard of."""
-
-    node_id: str
-    chunks: frozenset[int]
-
-
 class Fleet:
     """See the module. Runs as an async Ray actor: every method runs on one event loop, so none may block."""
 
@@ -55,7 +47,7 @@ class Fleet:
         self._nodes = KnownNodes(spec.facts, spec.proof, spec.unusable)
         self._placed: dict[str, Slot] = {}
         self._handles: dict[str, Any] = {}
-        self._holders: dict[str, _Holder] = {}
+        self._holders = HolderBook(lambda name: self._book.is_silent(name, time.monotonic()))
         self._decode_cpus: dict[str, float] = {}
         self._lost: dict[str, Lease] = {}
         self._doubts: dict[Work, Slot] = {}
@@ -66,6 +58,7 @@ class Fleet:
         self._killed_for_memory: set[str] = set()
         self._memory_kills: Counter[Work] = Counter()
         self._notices: list[str] = []
+        self._outcomes: list[dict[str, Any]] = []
         self._ready_at = time.monotonic()
         self._said_none = False
         self._is_told = False
@@ -84,8 +77,7 @@ class Fleet:
         self._start()
         self._is_told = True
         self._book.expect(images)
-        for name in [name for name in self._holders if self._book.is_silent(name, time.monotonic())]:
-            del self._holders[name]
+        self._holders.forget_dead()
 
     async def status(self, left: int) -> FleetStatus:
         """How it stands. left: images that the driver waits for. Raises what ended the reconciling, if anything did."""
@@ -96,7 +88,7 @@ class Fleet:
         if self._loop is not None and self._loop.done():
             self._loop.result()
         notices, self._notices = self._notices, []
-        in_hand, stranded = self._chunks_held(dead=False), self._chunks_held(dead=True)
+        outcomes, self._outcomes = self._outcomes, []
         return FleetStatus(
             ready=self._book.ready(),
             starting=len(self._book.replicas) - self._book.ready(),
@@ -106,8 +98,9 @@ class Fleet:
             broken=None if self._book.ready() else self._slots.unusable(),
             cards=self._cards(),
             notices=tuple(notices),
-            chunks_in_hand=len(in_hand),
-            chunks_stranded=frozenset(stranded - in_hand),
+            outcomes=tuple(outcomes),
+            chunks_in_hand=len(self._holders.in_hand()),
+            chunks_stranded=self._holders.stranded(),
         )
 
     # ---- what the workers on chunks ask ----
@@ -190,15 +183,19 @@ class Fleet:
         if verdict is not None:
             await verdict
 
-    async def hear(self, holder: str, node_id: str, chunks: list[int]) -> int:
-        """A holder of leases is alive and has these chunks in hand: how many CPUs of its node it may decode on."""
+    async def hear(self, holder: str, node_id: str, chunks: frozenset[int]) -> Orders:
+        """A holder of leases is alive and has these chunks in hand: what it has to do from now on."""
         self._start()
-        now = time.monotonic()
-        self._book.hear(holder, now)
-        self._holders[holder] = _Holder(node_id, frozenset(chunks))
-        there = [name for name, other in self._holders.items() if other.node_id == node_id]
-        living = sum(not self._book.is_silent(name, now) for name in there)
-        return max(1, round(self._decode_cpus.get(node_id, 0) / living))
+        self._book.hear(holder, time.monotonic())
+        take_over = self._holders.hear(holder, node_id, chunks)
+        if take_over:
+            self._log.write("taken_over", holder=holder, chunks=sorted(take_over))
+        cpus = round(self._decode_cpus.get(node_id, 0) / self._holders.living_on(node_id))
+        return Orders(max(1, cpus), take_over)
+
+    async def taken_over(self, outcome: dict[str, Any]) -> None:
+        """What became of a chunk that a holder took over, for the driver: Ray Data knows nothing of it."""
+        self._outcomes.append(outcome)
 
     async def progress(self, replica_id: str, images: int) -> None:
         """A replica has done some more images of its present lease, which is longer for it."""
@@ -427,7 +424,7 @@ class Fleet:
             for node in nodes
         }
         alive = {node["NodeID"] for node in nodes}
-        for name in [name for name, holder in self._holders.items() if holder.node_id not in alive]:
+        for name in self._holders.not_on(alive):
             self._book.forget(name)
         for replica in list(self._book.replicas.values()):
             if replica.node_id not in alive:
@@ -516,12 +513,6 @@ class Fleet:
                 speed = replica.images_per_s if replica.is_measured else 0.0
                 cards[card] = CardStatus(before.replicas + 1, before.images_per_s + speed)
         return dict(sorted(cards.items()))
-
-    def _chunks_held(self, dead: bool) -> set[int]:
-        """Chunks in the hands of holders that are dead, or of those that are not."""
-        now = time.monotonic()
-        held = [holder.chunks for name, holder in self._holders.items() if self._book.is_silent(name, now) == dead]
-        return set().union(*held)
 
     def _stalled(self) -> str | None:
         """Why no replica can work, once that has lasted for `fleet.stall_timeout_s`."""

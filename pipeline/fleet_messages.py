@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from pipeline.cards import SlotPolicy, Unusable
 from pipeline.config import Config
@@ -50,6 +50,13 @@ class Grant:
     card: str
 
 
+class Orders(NamedTuple):
+    """What a holder is told. cpus: of its node, that it may decode on; take_over: chunks that a dead holder had."""
+
+    cpus: int
+    take_over: frozenset[int]
+
+
 @dataclass(frozen=True)
 class CardStatus:
     """Replicas on one type of card. images_per_s: of all of them, as measured; 0 until one has finished a lease."""
@@ -63,6 +70,7 @@ class FleetStatus:
     """What the driver shows: replicas that can work and that start, images under way.
 
     cards: by card; notices: what happened since the last time that a person should know;
+    outcomes: what became of chunks that a holder took over from a dead one, as rows of handover.OUTCOME_SCHEMA;
     chunks_in_hand: under way in living processes; chunks_stranded: in dead ones, and nowhere else;
     stalled: why there has been no replica for too long; broken: why there can never be one.
     """
@@ -75,5 +83,6 @@ class FleetStatus:
     broken: str | None
     cards: Mapping[str, CardStatus] = field(default_factory=dict)
     notices: tuple[str, ...] = ()
+    outcomes: tuple[dict[str, Any], ...] = ()
     chunks_in_hand: int = 0
     chunks_stranded: frozenset[int] = frozenset()

@@ -4,20 +4,18 @@ import asyncio
 import time
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
 import ray
-from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.exceptions import RayError, RayTaskError
 
 from pipeline.decode import DecodedChunk
 from pipeline.error_kinds import ERROR_KINDS
 from pipeline.errors import StoreError, last_line
 from pipeline.events import EventLog
-from pipeline.fleet_messages import Grant
+from pipeline.fleet_messages import Grant, Orders
 from pipeline.job import Job
 from pipeline.leases import STRIKES_OUT, Work
 from pipeline.names import Naming
@@ -27,8 +25,6 @@ from pipeline.replica import Tagged
 from pipeline.tables import to_ipc, with_attempt
 from pipeline.tagging import Part, rejected_part, tag_table, tagged_part
 from ramcore.bundle import read_vocabulary
-
-_HEARTBEAT_S = 1.0
 
 OUTCOME_SCHEMA = pa.schema(
     [
@@ -92,12 +88,14 @@ class HandOver:
         self._log = EventLog(job.store, job.session, self._holder)
         self.in_hand: set[int] = set()
 
-    async def beat(self) -> AsyncIterator[int]:
-        """Tell the Fleet for ever that the holder of its leases is alive; yields this process's share of the CPUs."""
-        while True:
-            with suppress(RayActorError):  # dead for long; the leases that this holder asks for fail on their own
-                yield await ask_async(self._fleet, "hear", self._holder, self._node_id, list(self.in_hand))
-            await asyncio.sleep(_HEARTBEAT_S)
+    async def tell(self) -> Orders:
+        """Tell the Fleet that this holder of leases is alive, and what it has in hand. Raises RayActorError."""
+        orders: Orders = await ask_async(self._fleet, "hear", self._holder, self._node_id, frozenset(self.in_hand))
+        return orders
+
+    async def report(self, outcome: dict[str, Any]) -> None:
+        """Tell the Fleet what became of a chunk that it had this process take over."""
+        await ask_async(self._fleet, "taken_over", outcome)
 
     async def finish(self, decoded: DecodedChunk) -> dict[str, Any]:
         """Tag and commit a chunk; what became of it, as a row of OUTCOME_SCHEMA."""

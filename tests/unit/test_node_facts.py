@@ -10,8 +10,8 @@ import pytest
 
 from pipeline.config import Config
 from pipeline.errors import ClusterError
-from pipeline.node_facts import NodeFacts, Proof, check_proven, proof_of, read_node
 from pipeline.local_store import LocalStore
+from pipeline.node_facts import NodeFacts, Proof, check_proven, proof_of, read_node
 from ramcore.bundle import demo_bundle
 
 
