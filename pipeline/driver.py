@@ -128,6 +128,9 @@ class _Watch:
         status = _look(self._fleet, self._progress)
         for outcome in status.outcomes:
             yield from self._first(outcome)
+        unclaimed = sorted(self._left - status.chunks_in_hand - status.chunks_stranded)[: 2 * status.idle_holders]
+        if unclaimed:
+            ask(self._fleet, "strand", frozenset(unclaimed))
         now = time.monotonic()
         if status.chunks_in_hand or not status.chunks_stranded & self._left:
             self._stranded_since = None

@@ -99,9 +99,14 @@ class Fleet:
             cards=self._cards(),
             notices=tuple(notices),
             outcomes=tuple(outcomes),
-            chunks_in_hand=len(self._holders.in_hand()),
+            chunks_in_hand=self._holders.in_hand(),
             chunks_stranded=self._holders.stranded(),
+            idle_holders=self._holders.idle(time.monotonic()),
         )
+
+    async def strand(self, chunks: frozenset[int]) -> None:
+        """Nobody has these chunks, though Ray Data has given them out: living holders take them over."""
+        self._holders.strand(chunks)
 
     # ---- what the workers on chunks ask ----
 
@@ -187,7 +192,7 @@ class Fleet:
         """A holder of leases is alive and has these chunks in hand: what it has to do from now on."""
         self._start()
         self._book.hear(holder, time.monotonic())
-        take_over = self._holders.hear(holder, node_id, chunks)
+        take_over = self._holders.hear(holder, node_id, chunks, time.monotonic())
         if take_over:
             self._log.write("taken_over", holder=holder, chunks=sorted(take_over))
         cpus = round(self._decode_cpus.get(node_id, 0) / self._holders.living_on(node_id))

@@ -72,6 +72,7 @@ class FleetStatus:
     cards: by card; notices: what happened since the last time that a person should know;
     outcomes: what became of chunks that a holder took over from a dead one, as rows of handover.OUTCOME_SCHEMA;
     chunks_in_hand: under way in living processes; chunks_stranded: in dead ones, and nowhere else;
+    idle_holders: living processes that wait for chunks, in a round in which one died;
     stalled: why there has been no replica for too long; broken: why there can never be one.
     """
 
@@ -84,5 +85,6 @@ class FleetStatus:
     cards: Mapping[str, CardStatus] = field(default_factory=dict)
     notices: tuple[str, ...] = ()
     outcomes: tuple[dict[str, Any], ...] = ()
-    chunks_in_hand: int = 0
+    chunks_in_hand: frozenset[int] = frozenset()
     chunks_stranded: frozenset[int] = frozenset()
+    idle_holders: int = 0

@@ -1,34 +1,41 @@
 """Processes that decode and hand over: which chunks each has in hand, and who takes over those of the dead.
 
-Ray Data runs a lost chunk again too, but takes ten seconds and more to learn that a node is gone, and then starts a
-process for it. No clock and no Ray.
+Ray Data runs a lost chunk again too, but takes ten seconds and more to learn that a node is gone, goes on sending
+chunks there meanwhile, and then starts a process for them. No clock and no Ray.
 """
 
 from collections.abc import Callable, Set
 from dataclasses import dataclass
 
+IDLE_S = 2.0
+"""A process that has had nothing in hand for so long waits for chunks that were sent to the dead."""
+
 
 @dataclass
 class _Holder:
-    """As it was last heard of, with what it was told to take over since."""
+    """As it was last heard of, with what it was told to take over since. busy_at: when it last had anything in hand."""
 
     node_id: str
     chunks: frozenset[int]
+    busy_at: float
 
 
 class HolderBook:
-    """Who has which chunks in hand. is_silent: whether a holder is taken to be dead, by name."""
+    """Who has which chunks in hand. is_silent: whether a holder is taken to be dead, by name. Times are in seconds."""
 
     def __init__(self, is_silent: Callable[[str], bool]) -> None:
         self._is_silent = is_silent
         self._holders: dict[str, _Holder] = {}
+        self._unclaimed: frozenset[int] = frozenset()
 
-    def hear(self, name: str, node_id: str, chunks: frozenset[int]) -> frozenset[int]:
+    def hear(self, name: str, node_id: str, chunks: frozenset[int], now: float) -> frozenset[int]:
         """A holder is alive, with these chunks in hand: chunks of the dead that it has to take over.
 
         It gets its share of them, the living counted; its next word is taken to mention them unless they are done.
         """
-        self._holders[name] = _Holder(node_id, chunks)
+        before = self._holders.get(name)
+        idle = before is not None and not before.chunks and not chunks
+        self._holders[name] = _Holder(node_id, chunks, before.busy_at if before is not None and idle else now)
         stranded = sorted(self.stranded())
         share = -(-len(stranded) // len(self._living()))
         taken = frozenset(stranded[:share])
@@ -36,16 +43,28 @@ class HolderBook:
         for other, holder in self._holders.items():
             if other != name and self._is_silent(other):
                 holder.chunks -= taken
+        self._unclaimed -= taken
         return taken
+
+    def strand(self, chunks: frozenset[int]) -> None:
+        """Nobody has these chunks, as far as the driver knows: they were sent to the dead."""
+        self._unclaimed |= chunks - self.in_hand()
+
+    def idle(self, now: float) -> int:
+        """How many living holders have had nothing to do for IDLE_S, in a round in which one died; else 0."""
+        living = self._living()
+        if len(living) == len(self._holders):
+            return 0
+        return sum(not holder.chunks and now - holder.busy_at > IDLE_S for holder in living)
 
     def in_hand(self) -> frozenset[int]:
         """Chunks under way in living processes."""
         return frozenset[int]().union(*(holder.chunks for holder in self._living()))
 
     def stranded(self) -> frozenset[int]:
-        """Chunks in the hands of the dead, and in nobody else's."""
+        """Chunks that were in the hands of the dead, or sent to them, and are in nobody else's."""
         dead = (holder.chunks for name, holder in self._holders.items() if self._is_silent(name))
-        return frozenset[int]().union(*dead) - self.in_hand()
+        return self._unclaimed.union(*dead) - self.in_hand()
 
     def living_on(self, node_id: str) -> int:
         """How many holders of a node are alive."""
@@ -58,6 +77,7 @@ class HolderBook:
     def forget_dead(self) -> None:
         """A new round gives out again whatever they had."""
         self._holders = {name: holder for name, holder in self._holders.items() if not self._is_silent(name)}
+        self._unclaimed = frozenset()
 
     def _living(self) -> list[_Holder]:
         return [holder for name, holder in self._holders.items() if not self._is_silent(name)]

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.holders import HolderBook
+from pipeline.holders import IDLE_S, HolderBook
 
 
 class Book(HolderBook):
@@ -17,22 +17,22 @@ class Book(HolderBook):
 def test_nothing_is_taken_from_the_living() -> None:
     """Chunks in living hands stay there."""
     book = Book()
-    assert book.hear("a", "n1", frozenset({1, 2})) == frozenset()
-    assert book.hear("b", "n2", frozenset({3})) == frozenset()
+    assert book.hear("a", "n1", frozenset({1, 2}), 0) == frozenset()
+    assert book.hear("b", "n2", frozenset({3}), 0) == frozenset()
     assert (book.in_hand(), book.stranded()) == ({1, 2, 3}, frozenset())
 
 
 def test_the_living_share_what_a_dead_one_had() -> None:
     """Each takes its part, once."""
     book = Book()
-    book.hear("dead", "n1", frozenset({1, 2, 3, 4}))
-    book.hear("a", "n2", frozenset({9}))
-    book.hear("b", "n3", frozenset())
+    book.hear("dead", "n1", frozenset({1, 2, 3, 4}), 0)
+    book.hear("a", "n2", frozenset({9}), 0)
+    book.hear("b", "n3", frozenset(), 0)
     book.dead.add("dead")
     assert book.stranded() == {1, 2, 3, 4}
-    first = book.hear("a", "n2", frozenset({9}))
-    second = book.hear("b", "n3", frozenset())
-    third = book.hear("a", "n2", frozenset({9}) | first)
+    first = book.hear("a", "n2", frozenset({9}), 0)
+    second = book.hear("b", "n3", frozenset(), 0)
+    third = book.hear("a", "n2", frozenset({9}) | first, 0)
     assert sorted([*first, *second, *third]) == [1, 2, 3, 4]
     assert len(first) == 2
     assert book.stranded() == frozenset()
@@ -42,29 +42,29 @@ def test_the_living_share_what_a_dead_one_had() -> None:
 def test_a_chunk_that_is_in_living_hands_too_is_not_stranded() -> None:
     """Where Ray Data was faster, nobody takes the chunk over."""
     book = Book()
-    book.hear("dead", "n1", frozenset({1}))
-    book.hear("again", "n1", frozenset({1}))
+    book.hear("dead", "n1", frozenset({1}), 0)
+    book.hear("again", "n1", frozenset({1}), 0)
     book.dead.add("dead")
     assert book.stranded() == frozenset()
-    assert book.hear("other", "n2", frozenset()) == frozenset()
+    assert book.hear("other", "n2", frozenset(), 0) == frozenset()
 
 
 def test_who_took_over_and_died_leaves_it_to_the_next() -> None:
     """A chunk goes on from hand to hand, also before the first word of who had it last."""
     book = Book()
     for name in ("first", "second", "third"):
-        book.hear(name, "n", frozenset({1}) if name == "first" else frozenset())
+        book.hear(name, "n", frozenset({1}) if name == "first" else frozenset(), 0)
     book.dead.add("first")
-    assert book.hear("second", "n", frozenset()) == {1}
+    assert book.hear("second", "n", frozenset(), 0) == {1}
     book.dead.add("second")
-    assert book.hear("third", "n", frozenset()) == {1}
+    assert book.hear("third", "n", frozenset(), 0) == {1}
 
 
 def test_a_new_round_forgets_the_dead_only() -> None:
     """What the dead had is given out again by the driver."""
     book = Book()
-    book.hear("dead", "n1", frozenset({1}))
-    book.hear("alive", "n2", frozenset({2}))
+    book.hear("dead", "n1", frozenset({1}), 0)
+    book.hear("alive", "n2", frozenset({2}), 0)
     book.dead.add("dead")
     book.forget_dead()
     assert book.stranded() == frozenset()
@@ -79,8 +79,32 @@ def test_no_chunk_is_given_to_two_living_holders(steps: list[tuple[str, set[int]
         book.dead.add(name)
         others = book.in_hand()
         book.dead.discard(name)
-        taken = book.hear(name, f"node of {name}", frozenset(chunks))
+        taken = book.hear(name, f"node of {name}", frozenset(chunks), 0)
         assert not taken & others
         assert taken <= book.in_hand()
         if dies:
             book.dead.add(name)
+
+
+def test_idle_are_those_who_wait_after_a_death() -> None:
+    """Whoever has nothing to do while nobody died waits for Ray Data."""
+    book = Book()
+    book.hear("dead", "n1", frozenset({1}), 0)
+    book.hear("idle", "n2", frozenset(), 0)
+    book.hear("idle", "n2", frozenset(), IDLE_S + 1)
+    assert book.idle(IDLE_S + 1) == 0
+    book.dead.add("dead")
+    assert book.idle(IDLE_S + 1) == 1
+    assert book.hear("idle", "n2", frozenset(), IDLE_S + 1) == {1}
+    assert book.idle(IDLE_S + 1) == 0
+
+
+def test_what_was_sent_to_the_dead_is_taken_over() -> None:
+    """Chunks that nobody ever had in hand go to a living holder, once."""
+    book = Book()
+    book.hear("alive", "n", frozenset({1}), 0)
+    book.strand(frozenset({1, 2}))
+    assert book.stranded() == {2}
+    assert book.hear("alive", "n", frozenset({1}), 1) == {2}
+    assert book.hear("alive", "n", frozenset({1, 2}), 2) == frozenset()
+    assert book.hear("alive", "n", frozenset(), 3) == frozenset()
