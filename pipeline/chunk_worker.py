@@ -31,6 +31,7 @@ class ChunkWorker:
     """
 
     def __init__(self, job: Job, fleet: Any, in_flight: int) -> None:
+        job.cloud.apply()
         self._decoder = Decoder(job, fleet)
         self._hand_over = HandOver(job, fleet)
         self._threads = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="decode")

@@ -35,6 +35,11 @@ class CloudEnvironment:
     def __repr__(self) -> str:
         return f"CloudEnvironment({', '.join(sorted(self.variables))})"
 
+    def apply(self) -> None:
+        """Set the variables in this process, for libraries that read them there. What it has already stays."""
+        for name, value in self.variables.items():
+            os.environ.setdefault(name, value)
+
     @property
     def endpoint(self) -> str | None:
         """The S3 endpoint, where one is named."""

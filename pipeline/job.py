@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from pipeline.cloud import CloudEnvironment
 from pipeline.config import Config
 from pipeline.passes import FirstPass, Pass
 from pipeline.store import RunStore
@@ -14,7 +15,8 @@ class Job:
     session: names this driver process among all that ever worked on the run; bundle: the model's folder;
     image_size: side of the square that images are resized to, in pixels; dtype: resolved, never "auto";
     plan_hash: written into every chunk, so that no chunk is taken for another run's;
-    work: which rows of a chunk are to be done, and which object is committed.
+    work: which rows of a chunk are to be done, and which object is committed; cloud: the driver's keys, for images in
+    buckets.
     """
 
     config: Config
@@ -25,3 +27,4 @@ class Job:
     dtype: str
     plan_hash: str
     work: Pass = field(default_factory=FirstPass)
+    cloud: CloudEnvironment = field(default_factory=CloudEnvironment.capture)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import pyarrow as pa
 
@@ -19,6 +19,8 @@ from pipeline.manifest_readers import MANIFEST_EXTENSIONS, Source, manifest_exte
 from pipeline.manifest_rows import manifest_rows
 from pipeline.permission import checked
 from pipeline.places import Place, place_of
+from pipeline.remote_listing import ListedName
+from pipeline.tables import VERSION_COLUMN
 from ramcore.errors import ImageError
 from ramcore.imageformats import identify
 
@@ -220,8 +222,12 @@ def _listed(place: Place, kind: Kind, names: Iterator[str], batch_rows: int) -> 
     while batch := list(itertools.islice(names, batch_rows)):
         if kind == "glob" and all(name.lower().endswith((*MANIFEST_EXTENSIONS, ".gz")) for name in batch):
             raise InputError(f"INPUT {place.label}: matches manifests, not images; give one manifest")
-        columns = [pa.array(map(storable, batch), pa.string()), pa.array(map(place.location, batch), pa.string())]
-        yield pa.RecordBatch.from_arrays(columns, names=["image_id", "uri"])
+        columns: dict[str, list[Any]] = {"image_id": list(map(storable, batch))}
+        columns["uri"] = [place.location(name) for name in batch]
+        versions = [name.version if isinstance(name, ListedName) else None for name in batch]
+        if any(versions):
+            columns[VERSION_COLUMN] = versions
+        yield pa.RecordBatch.from_pydict({name: pa.array(values, pa.string()) for name, values in columns.items()})
 
 
 def _images_only(names: Iterator[str], tally: _Tally) -> Iterator[str]:

@@ -200,7 +200,7 @@ class RemotePlace:
             return path_part(self._uri).endswith("/")
         if self._is_object():
             return False
-        if next(self._fetcher.buckets.keys(self._uri), None) is None:
+        if next(self._fetcher.buckets.objects(self._uri), None) is None:
             raise FetchError("not_found", "there is no such object, and none below it")
         return True
 
@@ -216,7 +216,7 @@ def _is_away(uri: str, config: Config) -> bool:
         try:
             if is_on_web(uri):
                 fetcher.read_span(folder, (0, 1))
-            elif next(fetcher.buckets.keys(folder), None) is None:
+            elif next(fetcher.buckets.objects(folder), None) is None:
                 fetcher.size(uri)
         except FetchError as error:
             return error.kind in _AWAY

@@ -16,6 +16,17 @@ from pipeline.listing import split_glob
 _MOST_DEPTH = 32
 
 
+class ListedName(str):
+    """A name as a listing gives it. version: what the listing says of the content, a text that changes with it."""
+
+    version: str
+
+    def __new__(cls, name: str, version: str) -> "ListedName":  # noqa: D102 - the class says it
+        listed = super().__new__(cls, name)
+        listed.version = version
+        return listed
+
+
 def is_remote(uri: str) -> bool:
     """Whether a uri is one of a bucket or of the web."""
     scheme, separator, _ = uri.partition("://")
@@ -61,8 +72,8 @@ def joined(folder: str, name: str) -> str:
 def _keys(fetcher: Fetcher, uri: str) -> Iterator[str]:
     prefix = split_bucket(uri)[2]
     start = len(prefix) if not prefix or prefix.endswith("/") else len(prefix) + 1
-    for key in fetcher.buckets.keys(uri):
-        yield key[start:]
+    for key, version in fetcher.buckets.objects(uri):
+        yield ListedName(key[start:], version)
 
 
 def _linked(fetcher: Fetcher, folder: str, depth: int) -> Iterator[str]:

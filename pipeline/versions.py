@@ -1,8 +1,8 @@
 """Which content an image had when it was planned, so that a later run with --base knows what has changed.
 
-A version is a text that changes with the content: of a local file its size and time of modification, of an object in
-a bucket what the listing says (etag and size). A manifest's own column of that name, kept by
-`manifest.keep=[version]`, comes before both.
+A version is a text that changes with the content: of a local file its size and time of modification, of an object
+that the listing of a bucket found its etag. A manifest's own column of that name, kept by `manifest.keep=[version]`,
+comes before the former.
 """
 
 import os

@@ -36,7 +36,7 @@ def draw_pictures(folder: Path, number: int, size: tuple[int, int] = (96, 72)) -
 class Run:
     """One `ramfleet tag` command. program: what is run instead of `ramfleet`, such as a test's own entry point."""
 
-    input: Path
+    input: Path | str
     out: Path
     bundle: Path
     options: list[str] = field(default_factory=list)

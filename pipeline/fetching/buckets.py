@@ -70,13 +70,16 @@ class Buckets:
         with explained():
             return int((await obstore.head_async(self.store(scheme, bucket), key))["size"])
 
-    def keys(self, uri: str) -> Iterator[str]:
-        """Keys of all objects that begin with the uri's key, in the store's order, listed page by page."""
+    def objects(self, uri: str) -> Iterator[tuple[str, str]]:
+        """(key, version) of all objects that begin with the uri's key, in the store's order, listed page by page.
+
+        The version changes with the content: the store's etag, or else size and time of modification.
+        """
         scheme, bucket, prefix = split_bucket(uri)
         folder = prefix if not prefix or prefix.endswith("/") else prefix + "/"
         with explained():
             for page in obstore.list(self.store(scheme, bucket), folder.rstrip("/") or None, chunk_size=1000):
-                yield from (entry["path"] for entry in page if entry["path"].startswith(folder))
+                yield from ((entry["path"], _version(entry)) for entry in page if entry["path"].startswith(folder))
 
     def store(self, scheme: str, bucket: str) -> ObjectStore:
         """The client of a bucket. Raises ConfigError if it cannot be made of what is configured."""
@@ -87,6 +90,10 @@ class Buckets:
                 self._stores.popitem(last=False)
         self._stores.move_to_end(name)
         return self._stores[name]
+
+
+def _version(entry: "obstore.ObjectMeta") -> str:
+    return (entry["e_tag"] or "").strip('"') or f"{entry['size']}-{entry['last_modified'].timestamp()}"
 
 
 def bucket_store(scheme: str, bucket: str, fetch: FetchConfig, storage: StorageConfig) -> ObjectStore:

@@ -74,10 +74,28 @@ def command(*arguments: str, environment: dict[str, str] | None = None, code: in
     return finish(process, code=code)
 
 
+@pytest.fixture
+def manifest(s3_server: S3Server, pictures: Path) -> str:
+    """A manifest in a bucket, with the pictures beside it."""
+    files, bucket = s3_server.files(), s3_server.new_bucket()
+    names = sorted(path.name for path in pictures.iterdir())
+    for name in names:
+        files.pipe_file(f"{bucket}/in/{name}", (pictures / name).read_bytes())
+    files.pipe_file(f"{bucket}/in/list.csv", "\n".join(["path", *names]).encode())
+    return f"s3://{bucket}/in/list.csv"
+
+
 def test_the_whole_job(
-    run: Run, undisturbed: Path, s3_server: S3Server, tmp_path: Path, request: pytest.FixtureRequest
+    run: Run,
+    manifest: str,
+    undisturbed: Path,
+    s3_server: S3Server,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
 ) -> None:
-    """Tagged, published, verified and read back by pandas; the same rows as on disk; and no key is left anywhere."""
+    """Manifest, images and run in buckets: tagged, published, verified and read back by pandas; the same rows as on
+    disk; and no key is left anywhere."""
+    run.input = manifest
     # Short, as Ray's sockets lie below it.
     temporary = Path(tempfile.mkdtemp(prefix="rf-"))
     request.addfinalizer(lambda: shutil.rmtree(temporary))
@@ -260,6 +278,24 @@ def start_retry(out: str, bundle: Path) -> "subprocess.Popen[str]":
         text=True,
         start_new_session=True,
     )
+
+
+def test_sync_of_a_bucket(tiny_bundle: Path, s3_server: S3Server, s3_run: str, tmp_path: Path) -> None:
+    """A prefix of a bucket in which an object was added and one overwritten since: only these are tagged."""
+    draw_pictures(tmp_path, 8)
+    data = [path.read_bytes() for path in sorted(tmp_path.iterdir())]
+    files, prefix = s3_server.files(), s3_run.rpartition("/runs/")[0] + "/images"
+    for number in range(6):
+        files.pipe_file(f"{prefix}/{number}.jpg", data[number])
+    Run(prefix, s3_run, tiny_bundle).finish()
+    files.pipe_file(f"{prefix}/2.jpg", data[6])
+    files.pipe_file(f"{prefix}/6.jpg", data[7])
+    arguments = ["tag", prefix, "--out", f"{s3_run}-new", "--model", str(tiny_bundle), "--base", s3_run]
+    assert "carried over" in command(*arguments)
+    store = open_store(f"{s3_run}-new")
+    counts = json.loads(store.read("run.json"))["counts"]
+    assert (counts["tagged"], counts["carried"]) == (2, 5)
+    assert verify(store).faults == []
 
 
 def test_sync_with_a_base(tiny_bundle: Path, s3_run: str, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Manifests, prefixes, archives and images in a bucket of a real S3 server."""
 
 import gzip
+import hashlib
 import io
 import json
 import os
@@ -64,6 +65,21 @@ def test_a_prefix(s3: "S3", pictures: dict[str, bytes]) -> None:
         assert [row["image_id"] for row in found] == sorted((key[2:] for key in pictures), key=str.encode)
         assert opened.skipped == 1
         assert fetched([row["uri"] for row in found]) == [pictures["p/" + row["image_id"]] for row in found]
+
+
+def test_versions_change_with_the_content(s3: "S3") -> None:
+    """A listing tells of each object what a later run with --base compares: the etag."""
+
+    def versions() -> dict[str, str]:
+        table = pa.Table.from_batches(open_input(s3.uri("v"), config=CONFIG).batches())
+        return dict(zip(table["image_id"].to_pylist(), table["version"].to_pylist(), strict=True))
+
+    put(s3, {"v/a.jpg": b"one", "v/b.jpg": b"two"})
+    before = versions()
+    put(s3, {"v/a.jpg": b"one", "v/b.jpg": b"new"})
+    after = versions()
+    assert before["a.jpg"] == after["a.jpg"] == hashlib.md5(b"one", usedforsecurity=False).hexdigest()
+    assert before["b.jpg"] != after["b.jpg"]
 
 
 @pytest.mark.parametrize(
@@ -175,9 +191,9 @@ def test_listing_streams(s3: "S3") -> None:
     """Thousands of keys are listed page by page: the first come before the last are asked for, in little memory."""
     put(s3, {f"many/{number:05d}.jpg": b"" for number in range(3000)})
     with Fetcher(FETCH) as fetcher:
-        keys = fetcher.buckets.keys(s3.uri("many"))
+        objects = fetcher.buckets.objects(s3.uri("many"))
         tracemalloc.start()
-        count = sum(1 for _ in keys)
+        count = sum(1 for _ in objects)
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
     assert count == 3000
