@@ -215,9 +215,9 @@ def events_of(out: Path, *kinds: str) -> list[dict[str, Any]]:
 
 
 def telemetry(out: Path) -> pd.DataFrame:
-    """The telemetry table of a finished run: committed attempts only."""
+    """The telemetry of a finished run: what each replica did of the committed chunks."""
     table = pd.concat(pd.read_parquet(file) for file in sorted((out / "telemetry").glob("part-*.parquet")))
-    return table[table["outcome"] == "committed"]
+    return table[table["outcome"].isin(["committed", "shared"])]
 
 
 def longest_silence(out: Path, nodes: list[Node]) -> float:
