@@ -30,10 +30,11 @@ demo: $(STAMP)  ## tag the pictures that come with the project
 	@echo "Released weights: README.md, section \"Your own images, released weights\"."
 
 test: $(STAMP)  ## all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest tests/unit -n auto
+	$(BIN)/python -m pytest tests/integration tests/cluster
 
-unit: $(STAMP)  ## tests without Ray and network, in under a minute
-	$(BIN)/python -m pytest tests/unit -m "not slow"
+unit: $(STAMP)  ## tests without Ray and network, on all cores
+	$(BIN)/python -m pytest tests/unit -n auto -m "not slow"
 
 oldest:  ## the unit tests with the oldest dependencies that pyproject.toml admits
 	$(PYTHON) -m venv --clear $(OLDEST)

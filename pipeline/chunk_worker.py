@@ -27,13 +27,14 @@ class ChunkWorker:
 
     While chunks are decoded the next is fetched, and earlier ones wait for their tags. Ray spreads the workers over the
     nodes as it likes: where there are fewer workers than CPUs, each decodes several chunks at once.
-    in_flight: chunks at once for each CPU that this process decodes on, which bounds the memory of their pixels.
+    in_flight: chunks at once for each CPU that this process decodes on, which bounds the memory of their pixels;
+    spare: this is the driver's own process, which takes chunks over from others that died, and must survive them.
     """
 
-    def __init__(self, job: Job, fleet: Any, in_flight: int) -> None:
+    def __init__(self, job: Job, fleet: Any, in_flight: int, spare: bool = False) -> None:
         job.cloud.apply()
-        self._decoder = Decoder(job, fleet)
-        self._hand_over = HandOver(job, fleet)
+        self._decoder = Decoder(job, fleet, isolate=spare)
+        self._hand_over = HandOver(job, fleet, spare)
         self._threads = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="decode")
         self._in_flight = in_flight
         self._cpus = 1
@@ -44,7 +45,8 @@ class ChunkWorker:
         self._taken_over: set[asyncio.Task[None]] = set()
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, name="hand-over", daemon=True).start()
-        asyncio.run_coroutine_threadsafe(self._beat(), self._loop).add_done_callback(_log_failure)
+        self._beating = asyncio.run_coroutine_threadsafe(self._beat(), self._loop)
+        self._beating.add_done_callback(_log_failure)
 
     def __call__(self, span: pa.Table) -> Iterator[pa.Table]:
         """Finish the chunks of a span, in the order in which they get done."""
@@ -60,6 +62,11 @@ class ChunkWorker:
             if isinstance(outcome, BaseException):
                 raise outcome
             yield pa.Table.from_pylist([outcome], schema=OUTCOME_SCHEMA)
+
+    def close(self) -> None:
+        """Nothing more is taken over; what is under way is left where it is."""
+        self._beating.cancel()
+        self._decoder.close()
 
     async def _beat(self) -> None:
         """Tell the Fleet for ever that this process is alive."""
@@ -139,7 +146,8 @@ async def _narrow(semaphore: asyncio.Semaphore, places: int) -> None:
 
 
 def _log_failure(ended: "Future[None]") -> None:
-    logging.getLogger(__name__).error("the Fleet hears no more of this process: %s", ended.exception())
+    if not ended.cancelled():
+        logging.getLogger(__name__).error("the Fleet hears no more of this process: %s", ended.exception())
 
 
 def _report_failure(ended: "Future[None]", done: "queue.SimpleQueue[dict[str, Any] | BaseException]") -> None:

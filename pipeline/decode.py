@@ -76,11 +76,13 @@ class BegunChunk:
 class Decoder:
     """Fetches and decodes chunks. The result does not depend on how often that is done, or by whom.
 
-    fleet: the Fleet's actor handle, which remembers attempts that never ended.
+    fleet: the Fleet's actor handle, which remembers attempts that never ended; isolate: decode in a process of its own
+    from the first attempt on, where this one must not die.
     """
 
-    def __init__(self, job: Job, fleet: Any) -> None:
+    def __init__(self, job: Job, fleet: Any, isolate: bool = False) -> None:
         self._job = job
+        self._isolate = isolate
         self._fleet = fleet
         plan = read_plan(job.store)
         if plan is None:
@@ -88,6 +90,10 @@ class Decoder:
         self._plan = plan
         torch.set_num_threads(1)  # resizing is one of several decoders' work on this node
         self._fetcher = Fetcher(job.config.fetch, job.config.storage)
+
+    def close(self) -> None:
+        """Give up what is being fetched."""
+        self._fetcher.close()
 
     def begin(self, chunk: int) -> BegunChunk | None:
         """Begin to fetch; None if the chunk has been done meanwhile."""
@@ -104,7 +110,7 @@ class Decoder:
         """Wait for the bytes, and decode them in this thread."""
         started_at = time.time()
         unfinished = ask(self._fleet, "decode_begins", begun.chunk)
-        isolate = unfinished >= UNFINISHED_BEFORE_ISOLATION
+        isolate = self._isolate or unfinished >= UNFINISHED_BEFORE_ISOLATION
         with IsolatedDecoder(self._job) if isolate else _InProcess(self._job) as decoder:
             images, pixels = self._decode_rows(begun.rows, begun.fetches, decoder)
         ask(self._fleet, "decode_ends", begun.chunk, begun.rows.num_rows)

@@ -3,12 +3,12 @@
 import logging
 import queue
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from ray.exceptions import RayError, RayTaskError
 
+from pipeline.chunk_worker import ChunkWorker
 from pipeline.errors import OutageError, RunError, StalledError, StoppedError, StoreError, last_line
 from pipeline.events import EventLog
 from pipeline.fleet_messages import FleetStatus
@@ -25,8 +25,6 @@ from pipeline.tables import from_ipc
 _POLL_S = 0.5
 _ENDING_S = 2.0
 """Ray Data gets so long to end a round by itself once all its chunks are done."""
-_STRANDED_S = 2.0
-"""So long must all that is left be in dead hands: until then a living process may take it over."""
 
 
 def drive(
@@ -43,7 +41,7 @@ def drive(
     spilled_before = spilled_bytes()
     while pending:
         ask(fleet, "expect", min(progress.left, sum(plan.chunk_rows(chunk) for chunk in pending)))
-        watch = _Watch(fleet, progress, pending)
+        watch = _Watch(job, fleet, progress, pending)
         for outcome in watch.over(tag_chunks(job, fleet, pending, shape)):
             if outcome["outcome"] == "failed":
                 raise StoppedError(f"{outcome['detail']}. Run the same command again when that is mended")
@@ -56,7 +54,7 @@ def drive(
             )
         _commit_held(job, log, guard.finish())
         left = job.work.pending(job.store, plan)
-        if len(left) >= len(pending) and not watch.is_stranded:
+        if len(left) >= len(pending):
             raise RunError(f"{len(left)} chunks could not be committed in a whole round: see {job.store.root}/events")
         pending = left
     _look(fleet, progress)
@@ -82,25 +80,33 @@ class _Watch:
     """Looks at the Fleet while outcomes come, and also when none come for long.
 
     The round is over when each of its chunks has had an outcome, from Ray Data or from a process that took it over from
-    one that died: Ray Data may wait much longer for the dead.
-    is_stranded: whether the round was given up, as all that was left of it was in the hands of dead processes, and no
-    living one was there to take it over.
+    one that died: Ray Data may wait much longer for the dead. After a death this process is ready to take chunks over
+    too, as Ray Data may have ended the others.
     """
 
-    def __init__(self, fleet: Any, progress: RunProgress, chunks: Iterable[int]) -> None:
+    def __init__(self, job: Job, fleet: Any, progress: RunProgress, chunks: Iterable[int]) -> None:
+        self._job = job
         self._fleet = fleet
         self._progress = progress
-        self._stranded_since: float | None = None
         self._left = set(chunks)
+        self._spare: ChunkWorker | None = None
         self._over = threading.Event()
-        self.is_stranded = False
 
     def over(self, outcomes: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         """The outcomes as they come. Ray Data's iterator blocks, so it runs in a thread of its own."""
         arrived: queue.Queue[dict[str, Any] | BaseException | None] = queue.Queue()
         flow = threading.Thread(target=_pour, args=(outcomes, arrived, self._over), name="flow", daemon=True)
         flow.start()
-        while self._left and not self.is_stranded:
+        try:
+            yield from self._until_done(arrived)
+            flow.join(_ENDING_S)
+        finally:
+            self._over.set()
+            if self._spare is not None:
+                self._spare.close()
+
+    def _until_done(self, arrived: "queue.Queue[dict[str, Any] | BaseException | None]") -> Iterator[dict[str, Any]]:
+        while self._left:
             try:
                 item = arrived.get(timeout=_POLL_S)
             except queue.Empty:
@@ -115,8 +121,6 @@ class _Watch:
             yield from self._first(item)
             if arrived.empty():
                 yield from self._look()
-        self._over.set()
-        flow.join(_ENDING_S)
 
     def _first(self, outcome: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """A chunk's first outcome: one that was taken over may have a second."""
@@ -128,16 +132,11 @@ class _Watch:
         status = _look(self._fleet, self._progress)
         for outcome in status.outcomes:
             yield from self._first(outcome)
-        unclaimed = sorted(self._left - status.chunks_in_hand - status.chunks_stranded)[: 2 * status.idle_holders]
+        if status.dead_holders and self._spare is None:
+            self._spare = ChunkWorker(self._job, self._fleet, in_flight=1, spare=True)
+        unclaimed = sorted(self._left - status.chunks_in_hand)[: 2 * status.idle_holders]
         if unclaimed:
             ask(self._fleet, "strand", frozenset(unclaimed))
-        now = time.monotonic()
-        if status.chunks_in_hand or not status.chunks_stranded & self._left:
-            self._stranded_since = None
-        elif self._stranded_since is None:
-            self._stranded_since = now
-        elif now - self._stranded_since > _STRANDED_S:
-            self.is_stranded = True
 
 
 def _pour(

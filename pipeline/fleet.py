@@ -99,8 +99,8 @@ class Fleet:
             cards=self._cards(),
             notices=tuple(notices),
             outcomes=tuple(outcomes),
-            chunks_in_hand=self._holders.in_hand(),
-            chunks_stranded=self._holders.stranded(),
+            chunks_in_hand=self._holders.in_hand() | self._holders.stranded(),
+            dead_holders=self._holders.dead(),
             idle_holders=self._holders.idle(time.monotonic()),
         )
 
@@ -188,14 +188,17 @@ class Fleet:
         if verdict is not None:
             await verdict
 
-    async def hear(self, holder: str, node_id: str, chunks: frozenset[int]) -> Orders:
-        """A holder of leases is alive and has these chunks in hand: what it has to do from now on."""
+    async def hear(self, holder: str, node_id: str, chunks: frozenset[int], spare: bool) -> Orders:
+        """A holder of leases is alive and has these chunks in hand: what it has to do from now on.
+
+        spare: it is the driver's own, which only takes chunks over.
+        """
         self._start()
         self._book.hear(holder, time.monotonic())
-        take_over = self._holders.hear(holder, node_id, chunks, time.monotonic())
+        take_over = self._holders.hear(holder, node_id, chunks, time.monotonic(), spare)
         if take_over:
             self._log.write("taken_over", holder=holder, chunks=sorted(take_over))
-        cpus = round(self._decode_cpus.get(node_id, 0) / self._holders.living_on(node_id))
+        cpus = 1 if spare else round(self._decode_cpus.get(node_id, 0) / self._holders.living_on(node_id))
         return Orders(max(1, cpus), take_over)
 
     async def taken_over(self, outcome: dict[str, Any]) -> None:

@@ -71,8 +71,8 @@ class FleetStatus:
 
     cards: by card; notices: what happened since the last time that a person should know;
     outcomes: what became of chunks that a holder took over from a dead one, as rows of handover.OUTCOME_SCHEMA;
-    chunks_in_hand: under way in living processes; chunks_stranded: in dead ones, and nowhere else;
-    idle_holders: living processes that wait for chunks, in a round in which one died;
+    chunks_in_hand: known to be with a process, a living one or one whose chunks are being taken over;
+    dead_holders: processes that died in this round; idle_holders: living ones that wait for chunks in such a round;
     stalled: why there has been no replica for too long; broken: why there can never be one.
     """
 
@@ -86,5 +86,5 @@ class FleetStatus:
     notices: tuple[str, ...] = ()
     outcomes: tuple[dict[str, Any], ...] = ()
     chunks_in_hand: frozenset[int] = frozenset()
-    chunks_stranded: frozenset[int] = frozenset()
+    dead_holders: int = 0
     idle_holders: int = 0

@@ -75,12 +75,14 @@ class HandOver:
 
     Several chunks of one process are under way at once. If the process dies nothing is lost: its leases end when the
     replicas have done them, and Ray Data runs its chunks again.
+    spare: Ray Data sends this process nothing; it only takes over what others had.
     in_hand: chunks that this process has been given and has not finished, fetched and decoded or not.
     """
 
-    def __init__(self, job: Job, fleet: Any) -> None:
+    def __init__(self, job: Job, fleet: Any, spare: bool = False) -> None:
         self._job = job
         self._fleet = fleet
+        self._spare = spare
         self._vocabulary = read_vocabulary(job.bundle)
         self._naming = Naming.of(job.config.pinned())
         self._holder = f"handover-{uuid.uuid4().hex[:8]}"
@@ -90,7 +92,8 @@ class HandOver:
 
     async def tell(self) -> Orders:
         """Tell the Fleet that this holder of leases is alive, and what it has in hand. Raises RayActorError."""
-        orders: Orders = await ask_async(self._fleet, "hear", self._holder, self._node_id, frozenset(self.in_hand))
+        told = self._holder, self._node_id, frozenset(self.in_hand), self._spare
+        orders: Orders = await ask_async(self._fleet, "hear", *told)
         return orders
 
     async def report(self, outcome: dict[str, Any]) -> None:

@@ -1,7 +1,8 @@
 """Processes that decode and hand over: which chunks each has in hand, and who takes over those of the dead.
 
 Ray Data runs a lost chunk again too, but takes ten seconds and more to learn that a node is gone, goes on sending
-chunks there meanwhile, and then starts a process for them. No clock and no Ray.
+chunks there meanwhile, ends processes that it has no work for, and then starts others for what was lost. No clock and
+no Ray.
 """
 
 from collections.abc import Callable, Set
@@ -9,6 +10,8 @@ from dataclasses import dataclass
 
 IDLE_S = 2.0
 """A process that has had nothing in hand for so long waits for chunks that were sent to the dead."""
+_FRESH_S = 3.0
+"""A process that says nothing for longer may have been ended, and is not counted on."""
 
 
 @dataclass
@@ -17,7 +20,9 @@ class _Holder:
 
     node_id: str
     chunks: frozenset[int]
+    heard_at: float
     busy_at: float
+    spare: bool
 
 
 class HolderBook:
@@ -28,16 +33,18 @@ class HolderBook:
         self._holders: dict[str, _Holder] = {}
         self._unclaimed: frozenset[int] = frozenset()
 
-    def hear(self, name: str, node_id: str, chunks: frozenset[int], now: float) -> frozenset[int]:
+    def hear(self, name: str, node_id: str, chunks: frozenset[int], now: float, spare: bool = False) -> frozenset[int]:
         """A holder is alive, with these chunks in hand: chunks of the dead that it has to take over.
 
         It gets its share of them, the living counted; its next word is taken to mention them unless they are done.
+        spare: it only takes over, Ray Data sends it nothing.
         """
         before = self._holders.get(name)
         idle = before is not None and not before.chunks and not chunks
-        self._holders[name] = _Holder(node_id, chunks, before.busy_at if before is not None and idle else now)
+        busy_at = before.busy_at if before is not None and idle else now
+        self._holders[name] = _Holder(node_id, chunks, now, busy_at, spare)
         stranded = sorted(self.stranded())
-        share = -(-len(stranded) // len(self._living()))
+        share = -(-len(stranded) // len(self._fresh(now)))
         taken = frozenset(stranded[:share])
         self._holders[name].chunks |= taken
         for other, holder in self._holders.items():
@@ -51,11 +58,17 @@ class HolderBook:
         self._unclaimed |= chunks - self.in_hand()
 
     def idle(self, now: float) -> int:
-        """How many living holders have had nothing to do for IDLE_S, in a round in which one died; else 0."""
-        living = self._living()
-        if len(living) == len(self._holders):
+        """How many holders have waited for IDLE_S, in a round in which one died; else 0.
+
+        The spare counts only where no other has anything to do.
+        """
+        if not self.dead():
             return 0
-        return sum(not holder.chunks and now - holder.busy_at > IDLE_S for holder in living)
+        fresh = self._fresh(now)
+        is_busy = any(holder.chunks for holder in fresh if not holder.spare)
+        return sum(
+            not holder.chunks and now - holder.busy_at > IDLE_S for holder in fresh if not (holder.spare and is_busy)
+        )
 
     def in_hand(self) -> frozenset[int]:
         """Chunks under way in living processes."""
@@ -66,9 +79,13 @@ class HolderBook:
         dead = (holder.chunks for name, holder in self._holders.items() if self._is_silent(name))
         return self._unclaimed.union(*dead) - self.in_hand()
 
+    def dead(self) -> int:
+        """How many holders have died in this round."""
+        return len(self._holders) - len(self._living())
+
     def living_on(self, node_id: str) -> int:
-        """How many holders of a node are alive."""
-        return sum(holder.node_id == node_id for holder in self._living())
+        """How many holders of a node are alive, the spare apart."""
+        return sum(holder.node_id == node_id and not holder.spare for holder in self._living())
 
     def not_on(self, nodes: Set[str]) -> list[str]:
         """The holders of any but these nodes."""
@@ -81,3 +98,6 @@ class HolderBook:
 
     def _living(self) -> list[_Holder]:
         return [holder for name, holder in self._holders.items() if not self._is_silent(name)]
+
+    def _fresh(self, now: float) -> list[_Holder]:
+        return [holder for holder in self._living() if now - holder.heard_at <= _FRESH_S]

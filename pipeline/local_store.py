@@ -54,24 +54,20 @@ class LocalStore(RunStore):
 
     def entries(self, prefix: str) -> Iterator[Entry]:
         """As `RunStore.entries`."""
-        folder = self.path(prefix)
-        if not folder.is_dir():
-            return
-        with os.scandir(folder) as found:
-            for entry in found:
-                if not entry.name.startswith(TEMPORARY) and entry.is_file():
-                    status = entry.stat()
-                    yield Entry(prefix + entry.name, status.st_size, status.st_mtime)
+        for entry in self._files(prefix):
+            status = entry.stat()
+            yield Entry(prefix + entry.name, status.st_size, status.st_mtime)
 
     def list(self, prefix: str) -> Iterator[str]:
         """As `RunStore.list`, without asking for the status of every file."""
+        return (prefix + entry.name for entry in self._files(prefix))
+
+    def _files(self, prefix: str) -> Iterator["os.DirEntry[str]"]:
         folder = self.path(prefix)
         if not folder.is_dir():
             return
         with os.scandir(folder) as found:
-            for entry in found:
-                if not entry.name.startswith(TEMPORARY) and entry.is_file():
-                    yield prefix + entry.name
+            yield from (entry for entry in found if not entry.name.startswith(TEMPORARY) and entry.is_file())
 
     def is_empty(self) -> bool:
         """As `RunStore.is_empty`; a folder that cannot be listed counts as taken."""
