@@ -70,6 +70,20 @@ class _Course:
         )
 
 
+class _Pixels:
+    """A chunk's pixels in this node's object store. reference: of uint8 [images, size, size, 3]."""
+
+    def __init__(self, reference: Any) -> None:
+        self.reference = reference
+
+    async def put_again(self) -> None:
+        """As a new object, of which there is no copy elsewhere.
+
+        Ray fetches from any node that has one, and goes on trying a dead node's for ten seconds and more.
+        """
+        self.reference = await asyncio.to_thread(lambda: ray.put(ray.get(self.reference)))
+
+
 class HandOver:
     """Takes decoded chunks to replicas, and their tags to the run folder.
 
@@ -113,12 +127,12 @@ class HandOver:
         if not len(decoded.pixels):
             return []
         # Put once, here: however many replicas work on it, each node gets the same object without a further copy.
-        reference = await asyncio.to_thread(ray.put, decoded.pixels)
+        pixels = _Pixels(await asyncio.to_thread(ray.put, decoded.pixels))
         work = Work(decoded.chunk, 0, len(decoded.pixels))
         decoded.drop_pixels()
-        return await self._tag_work(reference, work, course)
+        return await self._tag_work(pixels, work, course)
 
-    async def _tag_work(self, pixels: Any, work: Work, course: _Course, last_error: str = "") -> list[Part]:
+    async def _tag_work(self, pixels: _Pixels, work: Work, course: _Course, last_error: str = "") -> list[Part]:
         """Tag in as many pieces as the Fleet hands out, at once, or cut up what kills its replicas."""
         pieces: list[asyncio.Task[list[Part]]] = []
         rest: Work | None = work
@@ -133,16 +147,17 @@ class HandOver:
                 rest = rest.split(len(grant.work))[1]
         return [part for piece in pieces for part in piece.result()]
 
-    async def _tag_granted(self, pixels: Any, grant: Grant, course: _Course, asked: float) -> list[Part]:
+    async def _tag_granted(self, pixels: _Pixels, grant: Grant, course: _Course, asked: float) -> list[Part]:
         """Tag one piece; if its replica is lost or fails, another tries the same piece."""
         work, called = grant.work, time.time()
         try:
-            tagged: Tagged = await grant.handle.tag.remote(grant.lease_id, pixels, work.first, work.last)
+            tagged: Tagged = await grant.handle.tag.remote(grant.lease_id, pixels.reference, work.first, work.last)
         except RayTaskError as error:
             await ask_async(self._fleet, "failed", grant.lease_id, last_line(error))
             return await self._tag_work(pixels, work, course, last_line(error))
         except RayError:
             await ask_async(self._fleet, "lost", grant.lease_id)
+            await pixels.put_again()
             return await self._tag_work(pixels, work, course)
         finite = bool(tagged.selection.finite.all())
         if not finite and not await ask_async(self._fleet, "doubt", grant.replica_id, work):
@@ -150,7 +165,7 @@ class HandOver:
         course.add(grant, tagged, asked, called)
         return [tagged_part(tagged.selection, tagged.captions)]
 
-    async def _tag_struck_out(self, pixels: Any, work: Work, course: _Course, last_error: str) -> list[Part]:
+    async def _tag_struck_out(self, pixels: _Pixels, work: Work, course: _Course, last_error: str) -> list[Part]:
         if not work.alone:
             parts = [await self._tag_work(pixels, piece, course, last_error) for piece in work.pieces()]
             return [part for pieces in parts for part in pieces]
