@@ -153,7 +153,7 @@ def test_currencies_are_never_mixed(tmp_path: Path) -> None:
         ("prices:\n  - {card: T4, per_hour: 1, vram_gib: big}", "vram_gib='big': write a number"),
         ("prices:\n  - T4", "line 2: write an entry like"),
         ("prices: 3", "line 1: prices: write a list"),
-        ("prices: {T4: 1}\nT4: 2", "line 2: T4: unknown key"),
+        ("prices: {T4: 1}\nT4: 2", "line 2: 'T4': unknown key"),
         ("T4: [1, 2]", "line 1: a single value is wanted"),
         ("- T4", "write `prices:`"),
         ("", "write `prices:`"),
