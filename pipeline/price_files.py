@@ -201,7 +201,7 @@ def _rows(tree: yaml.MappingNode, top: Mapping[str, yaml.Node], name: str) -> It
 def _refuse_others(tree: yaml.MappingNode, name: str, known: Sequence[str]) -> None:
     for key, _ in tree.value:
         if key.value not in known:
-            raise ConfigError(f"prices={name}, line {_line(key)}: {key.value}: unknown key; beside prices: currency")
+            raise ConfigError(f"prices={name}, line {_line(key)}: {key.value!r}: unknown key; beside prices: currency")
 
 
 def _offers_of_entry(row: _Row, currency: str | None) -> Iterator[Offer]:

@@ -1,6 +1,7 @@
 """What a run cost, from its telemetry and its events: the ledger of a run folder, and its summary for run.json."""
 
 import json
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -112,7 +113,7 @@ class _RunAccount:
         self._nodes: dict[str, Mapping[str, Any]] = {}
         self._stays: list[Stay] = []
         self._spans: list[tuple[_Life, Split, int, int]] = []
-        self._lives: dict[tuple[str, str], _Life] = {}
+        self._lives: list[_Life] = []
         self._session = _Session("")
 
     def take(self, event: Mapping[str, Any]) -> None:
@@ -143,16 +144,16 @@ class _RunAccount:
         self._end_session()
         self._add_unseen()
         currency = prices.currency if prices is not None else self._currency()
-        on_cpus = {life.node_id for life in self._lives.values() if not life.num_gpus}
+        on_cpus = {life.node_id for life in self._lives if not life.num_gpus}
         nodes = {
             node_id: _node_cost(node_id, event, currency, prices, node_id in on_cpus)
             for node_id, event in self._nodes.items()
         }
-        lanes = _Lanes(self._lives.values(), nodes)
+        lanes = _Lanes(self._lives, nodes)
         spans = [Span(life.node_id, lanes.of(life), *span) for life, *span in self._spans]
         for work in self._work:
             if work.node_id is not None and work.model_ms:
-                lane = lanes.of_replica(work.node_id, self._lives.get((work.node_id, work.replica or "")))
+                lane = lanes.of_replica(work.node_id, work.replica)
                 spans.append(Span(work.node_id, lane, "busy", work.ended_ms - work.model_ms, work.ended_ms))
         done = [Done(work.node_id, work.images - work.rejects, work.rejects) for work in self._work]
         return build_ledger(nodes.values(), self._stays, spans, done, currency)
@@ -194,7 +195,8 @@ class _RunAccount:
 
     def _begin(self, replica: str, node_id: str, lane: int, num_gpus: float, started_ms: int) -> _Life:
         life = _Life(replica, node_id, lane, num_gpus, started_ms)
-        self._session.lives[replica] = self._lives[node_id, replica] = life
+        self._session.lives[replica] = life
+        self._lives.append(life)
         return life
 
     def _ready(self, event: Mapping[str, Any], at: int) -> None:
@@ -270,20 +272,22 @@ class _Lanes:
     """On which card of its node each replica was: by Ray's numbers of the cards, else where it was expected."""
 
     def __init__(self, lives: Iterable[_Life], nodes: Mapping[str, NodeCost]) -> None:
+        here = [life for life in lives if life.node_id in nodes]
+        names: dict[str, set[str]] = defaultdict(set)
+        for life in here:
+            names[life.node_id].update(life.gpus)
         self._nodes = nodes
-        names: dict[str, set[str]] = {}
-        for life in lives:
-            names.setdefault(life.node_id, set()).update(life.gpus)
         self._numbers = {node_id: _numbered(found, nodes[node_id].cards) for node_id, found in names.items()}
+        self._by_name = {(life.node_id, life.replica): life for life in here}
 
     def of(self, life: _Life) -> int:
         """From 0."""
-        cards = self._nodes[life.node_id].cards
         numbers = self._numbers[life.node_id]
-        return (numbers[life.gpus[0]] if life.gpus else life.lane) % cards
+        return (numbers[life.gpus[0]] if life.gpus else life.lane) % self._nodes[life.node_id].cards
 
-    def of_replica(self, node_id: str, life: _Life | None) -> int:
+    def of_replica(self, node_id: str, replica: str | None) -> int:
         """0 for a replica that the events do not know."""
+        life = self._by_name.get((node_id, replica or ""))
         return 0 if life is None else self.of(life)
 
 
