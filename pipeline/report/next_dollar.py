@@ -9,9 +9,9 @@ from pipeline.config import FetchConfig
 from pipeline.ledger import SPLITS, Ledger, LedgerRow, Split
 from pipeline.report.attempts import Attempts
 from pipeline.report.life import Life
-from pipeline.report.numbers import counted, duration, money, plain, share
+from pipeline.report.numbers import counted, duration, money, plain, share, unit
 
-LeverName = Split | Literal["dear_cards"]
+LeverName = Split | Literal["mix"]
 
 _WORTH_NAMING = 0.1
 """A loss of a smaller share of the nodes' time is no bottleneck: then the model itself is."""
@@ -19,7 +19,7 @@ _WORTH_NAMING = 0.1
 
 @dataclass(frozen=True)
 class Lever:
-    """One thing to improve. share: of the time that nodes were there, or of the cost for dear_cards; dollars: the most
+    """One thing to improve. share: of the time that nodes were there, or of the cost for mix; dollars: the most
     that its removal can bring, None without prices; evidence: what was seen, a sentence each."""
 
     name: LeverName
@@ -32,11 +32,15 @@ class Lever:
 
 @dataclass(frozen=True)
 class NextDollar:
-    """The bottleneck, what its removal would bring, and all levers, the largest first."""
+    """The bottleneck, what its removal would bring, and all levers, the largest first.
+
+    mix: the lever of another mix of cards, where that would save money; it is no bottleneck.
+    """
 
     bottleneck: Lever
     brings: str
     levers: list[Lever]
+    mix: Lever | None = None
 
 
 class _Seen(NamedTuple):
@@ -65,11 +69,11 @@ def next_dollar(ledger: Ledger, attempts: Attempts, life: Life) -> NextDollar | 
     if not run.node_seconds:
         return None
     by_split = {split: _lever(split, _Seen(run, attempts, life)) for split in SPLITS}
-    dear = _dear_cards(ledger)
-    levers = sorted([*by_split.values(), *([dear] if dear else [])], key=lambda lever: -lever.share)
-    losses = [lever for lever in levers if lever.name != "busy" and lever.share >= _WORTH_NAMING]
-    bottleneck = losses[0] if losses else by_split["busy"]
-    return NextDollar(bottleneck, _brings(bottleneck, ledger), levers)
+    mix = _other_mix(ledger)
+    levers = sorted([*by_split.values(), *([mix] if mix else [])], key=lambda lever: -lever.share)
+    losses = [lever for split, lever in by_split.items() if split != "busy" and lever.share >= _WORTH_NAMING]
+    bottleneck = max(losses, key=lambda lever: lever.share, default=by_split["busy"])
+    return NextDollar(bottleneck, _brings(bottleneck, ledger), levers, mix)
 
 
 def _lever(split: Split, seen: _Seen) -> Lever:
@@ -176,7 +180,7 @@ _EXPLAIN: dict[Split, Callable[[_Seen], _Explained]] = {
 }
 
 
-def _dear_cards(ledger: Ledger) -> Lever | None:
+def _other_mix(ledger: Ledger) -> Lever | None:
     """What it would save if the node type with most images for the money had done all that priced nodes did."""
     rows = [row for row in ledger.rows_by_type if row.images_per_dollar]
     if len(rows) < 2:
@@ -187,14 +191,17 @@ def _dear_cards(ledger: Ledger) -> Lever | None:
     saved = spent - sum(row.priced_images for row in rows) / (best.images_per_dollar or 1)
     if saved <= 0:
         return None
-    one = money(1, ledger.currency)
+    one = unit(ledger.currency)
     evidence = [
         f"{best.key} did {plain(best.images_per_dollar or 0)} images for {one}, "
         f"{worst.key} {plain(worst.images_per_dollar or 0)}."
     ]
     remedy = f"Rent {best.key} instead of the others where the deadline allows it; `ramfleet quote` finds the mix."
-    title = "Cards with fewer images for the money"
-    return Lever("dear_cards", title, saved / spent, Decimal(str(round(saved, 12))), evidence, remedy)
+    dollars = Decimal(str(round(saved, 12)))
+    evidence.append(
+        f"All images on the best of these node types would have cost {money(dollars, ledger.currency)} less."
+    )
+    return Lever("mix", "Cards with fewer images for the money", saved / spent, dollars, evidence, remedy)
 
 
 def _brings(lever: Lever, ledger: Ledger) -> str:
@@ -210,8 +217,6 @@ def _brings(lever: Lever, ledger: Ledger) -> str:
     saved = share(lever.share)
     if lever.dollars is not None:
         saved = f"{money(lever.dollars, ledger.currency)} ({saved})"
-    if lever.name == "dear_cards":
-        return f"All images on the best of these node types would have cost {saved} less."
     if lever.share >= 1:
         return f"Without it the run would have cost up to {saved} less."
     more = share(1 / (1 - lever.share) - 1)

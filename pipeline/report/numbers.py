@@ -45,9 +45,19 @@ def duration(seconds: Number) -> str:
 
 
 def money(value: Number, currency: str) -> str:
-    """An amount: cents from 1 on, else three digits that matter."""
+    """An amount: cents from 1 on, else three digits that matter and two decimals at least."""
     number = float(value)
     text = f"{number:,.2f}" if number == 0 or abs(number) >= 1 else plain(number)
+    text += "0" * max(0, 2 - len(text.partition(".")[2])) if "." in text else ".00"
+    return _with_sign(text, currency)
+
+
+def unit(currency: str) -> str:
+    """One unit of money: $1."""
+    return _with_sign("1", currency)
+
+
+def _with_sign(text: str, currency: str) -> str:
     sign = _SIGNS.get(currency)
     return f"{sign}{text}" if sign else f"{text} {currency}"
 

@@ -20,10 +20,18 @@ def render(report: Report) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"duration": duration, "plain": plain, "share": share, "json": _json}
+    environment.filters |= {"duration": duration, "plain": plain, "share": share, "json": _json, "code": _code}
     source, _, _ = PackageLoader("pipeline.report", ".").get_source(environment, "report.css")
     template = environment.get_template("report.html.j2")
     return template.render(r=report, v=views, money=money, css=Markup(source), **_shown(report))
+
+
+def _code(text: str) -> Markup:
+    """Text with `commands` in it."""
+    parts = [
+        Markup("<code>{}</code>" if number % 2 else "{}").format(part) for number, part in enumerate(text.split("`"))
+    ]
+    return Markup("").join(parts)
 
 
 def _json(value: Any) -> str:

@@ -14,7 +14,7 @@ from pipeline.report.attempts import STAGES, UNKNOWN, Attempts, CardWork
 from pipeline.report.charts import Bar, MarkRow
 from pipeline.report.document import Report
 from pipeline.report.life import MarkKind, Samples
-from pipeline.report.numbers import counted, duration, money, plain, share, size
+from pipeline.report.numbers import counted, duration, money, plain, share, size, unit
 from pipeline.report.sketch import Sketch
 from pipeline.report.tag_stats import TagStats
 
@@ -159,11 +159,6 @@ def cost_columns(currency: str) -> tuple[str, ...]:
     """Heads of the columns of `cost_table`."""
     return ("", "card", "nodes", "GPUs", "images", "images/s of a busy card", "share of its limit", "GPU-hours",
             "price/h", "cost", "for 1,000 images", f"images for {unit(currency)}", "for a tagged image")  # fmt: skip
-
-
-def unit(currency: str) -> str:
-    """One unit of money: $1."""
-    return money(1, currency).replace(".00", "")
 
 
 def _cost_row(row: LedgerRow, currency: str) -> list[str]:
