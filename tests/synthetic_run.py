@@ -104,7 +104,13 @@ def _write_events(
             node = f"{kind.node_type}-{number:02d}"
             price = {"per_hour": str(kind.price), "currency": "USD", "source": "a test"}
             priced = {"price": price} if kind.price else {"price": None, "unpriced": f"no price for card {kind.card}"}
-            joined = {"card": kind.card, "gpus": 1, "limit_images_per_s": 2 * kind.rate, "node_type": kind.node_type}
+            joined = {
+                "card": kind.card,
+                "gpus": 1,
+                "vram_gib": None,
+                "limit_images_per_s": 2 * kind.rate,
+                "node_type": kind.node_type,
+            }
             lines.append({"at": begin, "event": "node_joined", "node": node, "since": begin, **joined, **priced})
             ready = {"node_type": kind.node_type, "card": kind.card, "num_gpus": 1.0, "load_s": LOAD_S}
             lines.append(
@@ -173,7 +179,7 @@ def _nodes(fleet: Sequence[Cards]) -> list[tuple[Cards, int]]:
 
 
 def _telemetry(images: int, attempts: int, fleet: Sequence[Cards], pause_s: float) -> pa.Table:
-    """Attempts at chunks of equal size, each node's one after the other, with a tenth of its time idle."""
+    """Attempts at chunks of equal size, each node's one after the other, with a twentieth of its time idle."""
     if not attempts:
         return TELEMETRY_SCHEMA.empty_table()
     random = np.random.default_rng(11)
@@ -185,7 +191,7 @@ def _telemetry(images: int, attempts: int, fleet: Sequence[Cards], pause_s: floa
     rate = speed[node] * random.lognormal(0, 0.08, attempts)
     model_s = np.round(np.maximum(done / rate, 0.001), 3)
     order = np.argsort(node, kind="stable")
-    taken = np.concatenate(([0.0], np.cumsum(model_s[order] / 0.9)))
+    taken = np.concatenate(([0.0], np.cumsum(model_s[order] / 0.95)))
     first = np.searchsorted(node[order], np.arange(len(nodes)))
     ends = np.empty(attempts)
     ends[order] = taken[1:] - taken[first][node[order]]

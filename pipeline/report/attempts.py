@@ -142,7 +142,8 @@ def _throughput(run: FinishedRun, first: float, last: float) -> Throughput | Non
     axis = time_axis(((_moments(work, "started_at"), _moments(work, "ended_at")) for work in counted()), first, last)
     edges = np.linspace(0.0, axis.length, _BINS + 1)
     done: dict[str, Floats] = {}
-    for work in counted():
+    for batch in counted():
+        work = batch.filter(pc.greater(pc.fill_null(batch["model_s"], 0), 0))
         images = _numbers(work, "images")
         ends = axis.place(_moments(work, "ended_at"))
         starts = np.maximum(ends - np.maximum(_numbers(work, "model_s"), 1e-3), 0.0)

@@ -22,6 +22,8 @@ _VARIABLES = {code: f"var(--{name})" for name, code in _HEX.items()}
 _COLOUR = re.compile("#f0e1[0-9a-f]{2}")
 # Of groups and texts: nothing refers to them, and one page has many figures.
 _IDLE_ID = re.compile(r' id="(?!m[0-9a-f]{8}|[pC][0-9a-f]{8})[^"]*"')
+# Of the whole page once it is inline; the page's own style sheet has it for charts.
+_STYLE = re.compile(r"<defs>\s*<style.*?</style>\s*</defs>", re.DOTALL)
 _INCH = 72.0
 
 _RC = {
@@ -45,6 +47,8 @@ _RC = {
     "xtick.major.size": 0,
     "ytick.major.size": 0,
     "xtick.minor.size": 0,
+    "xtick.major.pad": 6,
+    "ytick.major.pad": 7,
     "grid.color": _HEX["grid"],
     "grid.linewidth": 1.0,
     "axes.labelsize": 12.0,
@@ -98,7 +102,8 @@ def _svg(identifier: str, form: str, label: str, shape: Shape, height: float, dr
     # matplotlib escapes what it writes as text.
     body = buffer.getvalue()
     content = body[body.index(">", body.index("<svg")) + 1 :]
-    content = _IDLE_ID.sub("", _COLOUR.sub(lambda found: _VARIABLES[found[0]], content))
+    content = _IDLE_ID.sub("", _STYLE.sub("", content, count=1))
+    content = _COLOUR.sub(lambda found: _VARIABLES[found[0]], content)
     opening = Markup(
         '<svg class="chart {}" role="img" aria-label="{}" viewBox="0 0 {:g} {:g}" '
         'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink">'

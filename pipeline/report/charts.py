@@ -228,6 +228,7 @@ def score_chart(label: str, stored: NDArray[np.int64], tags: NDArray[np.int64]) 
         axes.stairs(stored, edges, fill=True, color=colour("muted"), alpha=0.45)
         axes.stairs(tags, edges, fill=True, color=colour("accent"))
         axes.set_xlim(0, 1)
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: plain(value)))
         _counted(axes, "score")
 
     return chart("scores", label, HALF, lambda shape: 230, draw)
