@@ -3,6 +3,7 @@
 import hashlib
 import io
 import re
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -98,7 +99,10 @@ def _svg(identifier: str, form: str, label: str, shape: Shape, height: float, dr
         figure.get_layout_engine().set(w_pad=0.03, h_pad=0.03)  # type: ignore[union-attr,call-arg]
         draw(figure.add_subplot(), shape)
         buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+        with warnings.catch_warnings():
+            # Letters that matplotlib's own font lacks are measured as boxes; the browser draws them with its fonts.
+            warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font", UserWarning)
+            figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
     # matplotlib escapes what it writes as text.
     body = buffer.getvalue()
     content = body[body.index(">", body.index("<svg")) + 1 :]

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from committed_run import commit_all, plan_run
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from synthetic_run import FLEET, START_S, Cards, vocabulary, write_run
@@ -107,7 +107,7 @@ def test_a_tiny_run_makes_a_sensible_page(store: LocalStore, tiny_bundle: Path, 
         assert "No image was tagged." in page.text("pictures")
     else:
         assert "No image was rejected." in page.text("rejects")
-        assert "No picture: cannot be read now: not_found" in page.text("pictures")
+        assert "None of them can be shown here. The first: cannot be read now: not_found" in page.text("pictures")
 
 
 def test_a_run_of_one_tagged_image_has_its_charts(store: LocalStore) -> None:
@@ -169,6 +169,7 @@ EVIL = st.text(st.characters(exclude_categories=("Cs", "Cc", "Zl", "Zp")), max_s
     phases=[Phase.explicit, Phase.generate],
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
+@example("刌 <x-evil>")
 @given(EVIL)
 def test_names_are_shown_as_they_are(tmp_path: Path, evil: str) -> None:
     """HTML in tags, ids, uris, messages, node types, cards and paths stays text, in every form of a report."""
