@@ -150,7 +150,7 @@ class _RunAccount:
             for node_id, event in self._nodes.items()
         }
         lanes = _Lanes(self._lives, nodes)
-        spans = [Span(life.node_id, lanes.of(life), *span) for life, *span in self._spans]
+        spans = [Span(life.node_id, lanes.of(life), split, start, end) for life, split, start, end in self._spans]
         for work in self._work:
             if work.node_id is not None and work.model_ms:
                 lane = lanes.of_replica(work.node_id, work.replica)
