@@ -26,7 +26,7 @@ _DECIMALS = 12
 _Value = TypeVar("_Value")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Stay:
     """A node took part from start_ms until end_ms, milliseconds since 1970. A node may have several stays."""
 
@@ -55,7 +55,7 @@ class NodeCost:
     limit_images_per_s: float | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Span:
     """One card, lane 0 … cards-1 of a node, from start_ms until end_ms. Any number of them may overlap."""
 
@@ -66,7 +66,7 @@ class Span:
     end_ms: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Done:
     """Images whose chunk was committed by work of this node: tagged, and rejected. No node: none had any work left."""
 
