@@ -246,7 +246,7 @@ _row = st.fixed_dictionaries(
 )
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=150)
 @given(st.lists(_event, max_size=40), st.lists(_row, max_size=8))
 def test_any_stream_balances(events: list[dict[str, Any]], rows: list[dict[str, Any]]) -> None:
     """However absurd: in order or not by what they mean, with parts missing, in two currencies."""
