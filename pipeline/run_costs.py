@@ -95,11 +95,12 @@ class _Life:
 
 @dataclass
 class _Session:
-    """One driver at work. there: since when nodes are; lives: replicas of the present Fleet process."""
+    """One driver at work. there: since when nodes are; went: nodes; lives: replicas of the present Fleet process."""
 
     last_ms: int = 0
     ended_ms: int | None = None
     there: dict[str, int] = field(default_factory=dict)
+    went: set[str] = field(default_factory=set)
     lives: dict[str, _Life] = field(default_factory=dict)
 
 
@@ -127,6 +128,7 @@ class _RunAccount:
                 self._joined(session, event, at)
             case "node_gone" if event["node"] in session.there:
                 self._stays.append(Stay(event["node"], session.there.pop(event["node"]), at))
+                session.went.add(event["node"])
             case "fleet_started":  # again: what the one before had is lost
                 self._end_replicas(session, at)
             case "replica_started":
@@ -234,7 +236,8 @@ class _RunAccount:
             left = [granted for granted, chunk in life.open.values() if (life.replica, chunk) not in self._tagged_by]
             if left:
                 until = end if life.gone_ms is None else life.gone_ms
-                self._spans.append((life, "wasted", max(min(left), life.ended_ms), until))
+                split: Split = "preempted" if life.node_id in session.went else "wasted"
+                self._spans.append((life, split, max(min(left), life.ended_ms), until))
         session.lives = {}
 
 

@@ -329,6 +329,18 @@ def test_work_that_nobody_was_left_to_commit() -> None:
     assert only_row(run) == {"load": 0.7, "retried": 0.4, "idle": 0.9}
 
 
+def test_a_node_that_goes_just_before_the_driver_ends() -> None:
+    """No verdict on its lease is in the events any more: the node's own end says what it was."""
+    run = Run()
+    run.join("n", 0)
+    replica = run.start("n", 0)
+    run.lease(replica, 1000)
+    run.write(1500, "replica_gone", replica=replica, cause="lost")
+    run.write(1600, "node_gone", node="n", cause="died")
+    run.write(1700, "driver_ended")
+    assert only_row(run) == {"load": 0.7, "preempted": 0.5, "idle": 0.4}
+
+
 def test_two_drivers_at_once() -> None:
     """On one node, their events mixed: it is paid for once, and its card is busy for either."""
     run = Run()
