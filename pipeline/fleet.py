@@ -362,6 +362,7 @@ class Fleet:
         if replica_id not in self._book.replicas:
             return
         replica, died_at = self._book.replicas[replica_id], time.time()
+        is_drained = replica.state == "draining"
         cause = self._killed_because.pop(replica_id, cause)
         leases = self._retire(replica_id, cause)
         if not leases:
@@ -373,7 +374,7 @@ class Fleet:
             self._verdicts[lease.lease_id] = verdict
         await asyncio.sleep(_NODE_VERDICT_ALONE_S if leases[0].work.alone else _NODE_VERDICT_S)
         undone = [lease for lease in leases if self._lost.pop(lease.lease_id, None) is not None]
-        node_gone = bool(undone) and not await _is_there(replica.node_id)
+        node_gone = bool(undone) and (is_drained or not await _is_there(replica.node_id))
         for lease in undone:
             begun = lease is undone[0]
             self._log_lost(lease, begun, ran_s if begun and lease is leases[0] else 0.0, died_at, node_gone)

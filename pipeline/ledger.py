@@ -26,7 +26,7 @@ _DECIMALS = 12
 _Value = TypeVar("_Value")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Stay:
     """A node took part from start_ms until end_ms, milliseconds since 1970. A node may have several stays."""
 
@@ -55,7 +55,7 @@ class NodeCost:
     limit_images_per_s: float | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Span:
     """One card, lane 0 … cards-1 of a node, from start_ms until end_ms. Any number of them may overlap."""
 
@@ -66,7 +66,7 @@ class Span:
     end_ms: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Done:
     """Images whose chunk was committed by work of this node: tagged, and rejected. No node: none had any work left."""
 
@@ -122,8 +122,9 @@ class LedgerRow:
         """`cost` in steps of 1e-12, rounded so that idle takes the rest: these add up to `total_dollars` exactly."""
         if self.cost is None:
             return None
-        parts = {split: _rounded(self.cost[split]) for split in SPLITS if split != "idle"}
-        return {**parts, "idle": _rounded(self.total_cost or Fraction(0)) - sum(parts.values(), Decimal(0))}
+        parts = {split: _rounded(self.cost[split]) for split in SPLITS}
+        parts["idle"] += _rounded(self.total_cost or Fraction(0)) - sum(parts.values(), Decimal(0))
+        return parts
 
     @property
     def total_dollars(self) -> Decimal | None:
@@ -273,14 +274,18 @@ def _parted(moments: Sequence[tuple[int, int]], spans: Sequence[Span]) -> dict[S
     parted: dict[Split, int] = dict.fromkeys(SPLITS, 0)
     for at, rank, step in changes:
         if present and at > before:
-            holding = next((split for split, count in zip(SPLITS, active, strict=True) if count), "idle")
-            parted[holding] += at - before
+            parted[_first(active)] += at - before
         before = at
         if rank < 0:
             present += step
         else:
             active[rank] += step
     return parted
+
+
+def _first(active: Sequence[int]) -> Split:
+    """The first split that holds."""
+    return next((split for split, count in zip(SPLITS, active, strict=True) if count), SPLITS[-1])
 
 
 def _merged(intervals: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:

@@ -39,10 +39,6 @@ class NodeLog:
                 self._there.discard(event["node"])
                 self._seen_at.pop(event["node"], None)
 
-    def died_of_itself(self, node_id: str) -> bool:
-        """Whether the node is not there any more, or is being taken away."""
-        return node_id not in self._there or node_id in self._draining
-
     def look(
         self,
         nodes: Sequence[Mapping[str, Any]],

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from pipeline.errors import InputError
 from pipeline.events import events_in_order
 from pipeline.ledger import SPLITS, Done, Ledger, LedgerRow, NodeCost, Span, Split, Stay, build_ledger
-from pipeline.prices import NodePrice, PriceTable
+from pipeline.prices import PriceTable
 from pipeline.store import RunStore
 from pipeline.tables import TELEMETRY_SCHEMA
 
@@ -95,12 +95,12 @@ class _Life:
 
 @dataclass
 class _Session:
-    """One driver at work. there: since when nodes are; lives: replicas of the present Fleet process."""
+    """One driver at work. there: since when nodes are; went: nodes; lives: replicas of the present Fleet process."""
 
-    name: str
     last_ms: int = 0
     ended_ms: int | None = None
     there: dict[str, int] = field(default_factory=dict)
+    went: set[str] = field(default_factory=set)
     lives: dict[str, _Life] = field(default_factory=dict)
 
 
@@ -114,34 +114,34 @@ class _RunAccount:
         self._stays: list[Stay] = []
         self._spans: list[tuple[_Life, Split, int, int]] = []
         self._lives: list[_Life] = []
-        self._session = _Session("")
+        self._sessions: dict[str, _Session] = {}
 
     def take(self, event: Mapping[str, Any]) -> None:
-        """The next event."""
-        if event["session"] != self._session.name:
-            self._end_session()
-            self._session = _Session(event["session"])
+        """The next event. Those of several sessions may be mixed."""
+        session = self._sessions.setdefault(event["session"], _Session())
         at = _ms(event["at"])
-        self._session.last_ms = max(self._session.last_ms, at)
+        session.last_ms = max(session.last_ms, at)
         match event["event"]:
             case "driver_ended":
-                self._session.ended_ms = at
+                session.ended_ms = at
             case "node_joined":
-                self._joined(event, at)
-            case "node_gone" if event["node"] in self._session.there:
-                self._stays.append(Stay(event["node"], self._session.there.pop(event["node"]), at))
+                self._joined(session, event, at)
+            case "node_gone" if event["node"] in session.there:
+                self._stays.append(Stay(event["node"], session.there.pop(event["node"]), at))
+                session.went.add(event["node"])
             case "fleet_started":  # again: what the one before had is lost
-                self._end_replicas(at)
+                self._end_replicas(session, at)
             case "replica_started":
-                self._begin(event["replica"], event["node"], event.get("lane", 0), event.get("num_gpus", 1.0), at)
+                self._begin(session, event, event.get("lane", 0), event.get("num_gpus", 1.0), at)
             case "replica_ready" if "node" in event:
-                self._ready(event, at)
-            case _ if event.get("replica") in self._session.lives:
-                self._of_replica(event, self._session.lives[event["replica"]], at)
+                self._ready(session, event, at)
+            case _ if event.get("replica") in session.lives:
+                self._of_replica(event, session.lives[event["replica"]], at)
 
     def close(self, prices: PriceTable | None) -> Ledger:
         """No event is left."""
-        self._end_session()
+        for session in self._sessions.values():
+            self._end(session)
         self._add_unseen()
         currency = prices.currency if prices is not None else self._currency()
         on_cpus = {life.node_id for life in self._lives if not life.num_gpus}
@@ -150,7 +150,7 @@ class _RunAccount:
             for node_id, event in self._nodes.items()
         }
         lanes = _Lanes(self._lives, nodes)
-        spans = [Span(life.node_id, lanes.of(life), *span) for life, *span in self._spans]
+        spans = [Span(life.node_id, lanes.of(life), split, start, end) for life, split, start, end in self._spans]
         for work in self._work:
             if work.node_id is not None and work.model_ms:
                 lane = lanes.of_replica(work.node_id, work.replica)
@@ -160,16 +160,15 @@ class _RunAccount:
 
     # ---- nodes ----
 
-    def _joined(self, event: Mapping[str, Any], at: int) -> None:
+    def _joined(self, session: _Session, event: Mapping[str, Any], at: int) -> None:
         node_id = event["node"]
-        self._session.there.setdefault(node_id, _ms(event["since"]) if "since" in event else at)
+        session.there.setdefault(node_id, _ms(event["since"]) if "since" in event else at)
         if event.get("price") is not None or node_id not in self._nodes:
             self._nodes[node_id] = event
 
-    def _end_session(self) -> None:
-        session = self._session
+    def _end(self, session: _Session) -> None:
         end = session.ended_ms if session.ended_ms is not None else session.last_ms
-        self._end_replicas(end)
+        self._end_replicas(session, end)
         self._stays += [Stay(node_id, since, end) for node_id, since in session.there.items()]
 
     def _add_unseen(self) -> None:
@@ -193,17 +192,16 @@ class _RunAccount:
 
     # ---- replicas ----
 
-    def _begin(self, replica: str, node_id: str, lane: int, num_gpus: float, started_ms: int) -> _Life:
-        life = _Life(replica, node_id, lane, num_gpus, started_ms)
-        self._session.lives[replica] = life
+    def _begin(self, session: _Session, event: Mapping[str, Any], lane: int, num_gpus: float, started_ms: int) -> _Life:
+        life = _Life(event["replica"], event["node"], lane, num_gpus, started_ms)
+        session.lives[life.replica] = life
         self._lives.append(life)
         return life
 
-    def _ready(self, event: Mapping[str, Any], at: int) -> None:
-        life = self._session.lives.get(event["replica"])
+    def _ready(self, session: _Session, event: Mapping[str, Any], at: int) -> None:
+        life = session.lives.get(event["replica"])
         if life is None:
-            started = at - round(event["load_s"] * 1000)
-            life = self._begin(event["replica"], event["node"], 0, event["num_gpus"], started)
+            life = self._begin(session, event, 0, event["num_gpus"], at - round(event["load_s"] * 1000))
         life.is_ready, life.gpus = True, tuple(event.get("gpus", ()))
         self._spans.append((life, "load", life.started_ms, at))
 
@@ -230,19 +228,20 @@ class _RunAccount:
                 if not life.is_ready:
                     self._spans.append((life, "load", life.started_ms, at))
 
-    def _end_replicas(self, end: int) -> None:
+    def _end_replicas(self, session: _Session, end: int) -> None:
         """All replicas end here that have not ended before; the first lease of each that has no end was in hand."""
-        for life in self._session.lives.values():
+        for life in session.lives.values():
             if life.gone_ms is None and not life.is_ready:
                 self._spans.append((life, "load", life.started_ms, end))
             left = [granted for granted, chunk in life.open.values() if (life.replica, chunk) not in self._tagged_by]
             if left:
                 until = end if life.gone_ms is None else life.gone_ms
-                self._spans.append((life, "wasted", max(min(left), life.ended_ms), until))
-        self._session.lives = {}
+                split: Split = "preempted" if life.node_id in session.went else "wasted"
+                self._spans.append((life, split, max(min(left), life.ended_ms), until))
+        session.lives = {}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Work:
     """A piece of a committed chunk; no node where none had any work left."""
 
@@ -310,25 +309,27 @@ def _node_cost(
         card=event.get("card", "unknown"),
         cards=1 if on_cpus else max(1, gpus),
         gpus=gpus,
-        per_hour=None if isinstance(price, str) else price.per_hour,
-        price_source="" if isinstance(price, str) else price.source,
+        per_hour=None if isinstance(price, str) else price[0],
+        price_source="" if isinstance(price, str) else price[1],
         why_unpriced=price if isinstance(price, str) else "",
         limit_images_per_s=None if on_cpus else event.get("limit_images_per_s"),
     )
 
 
-def _price(event: Mapping[str, Any], currency: str, prices: PriceTable | None) -> NodePrice | str:
+def _price(event: Mapping[str, Any], currency: str, prices: PriceTable | None) -> tuple[Decimal, str] | str:
+    """Price of an hour and its source, or why there is none."""
     if prices is not None and "gpus" in event:
         place = event.get("zone") or event.get("region")
-        return prices.find(
+        found = prices.find(
             event.get("card"), event.get("instance_type"), event.get("market"), place, event["gpus"], event["vram_gib"]
         )
+        return found if isinstance(found, str) else (found.per_hour, found.source)
     price = event.get("price")
     if price is None:
         return str(event.get("unpriced", "no price was known when it joined"))
     if price["currency"] != currency:
         return f"its price is in {price['currency']}, those of the others in {currency}"
-    return NodePrice(Decimal(price["per_hour"]), currency, "on_demand", price["source"])
+    return Decimal(price["per_hour"]), price["source"]
 
 
 def _ms(seconds: float) -> int:

@@ -46,7 +46,7 @@ def test_a_key_that_stands_alone(override: str, files: tuple[str, ...]) -> None:
 @pytest.mark.parametrize("override", ["prices=3", "prices={a: 1}", "prices=[[a]]", "prices=['']"])
 def test_what_is_no_list_of_files_is_refused(override: str) -> None:
     """The line names the key."""
-    with pytest.raises(ConfigError, match="^prices"):
+    with pytest.raises(ConfigError, match=r"^prices"):
         load_config(None, [override])
 
 

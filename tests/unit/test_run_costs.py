@@ -14,6 +14,7 @@ from committed_run import ATTEMPT, commit_all, plan_run, tagged_rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jobs.summary import cost_line
 from pipeline.chunks import commit_chunk
 from pipeline.errors import InputError
 from pipeline.events import EventLog
@@ -245,7 +246,7 @@ _row = st.fixed_dictionaries(
 )
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=150)
 @given(st.lists(_event, max_size=40), st.lists(_row, max_size=8))
 def test_any_stream_balances(events: list[dict[str, Any]], rows: list[dict[str, Any]]) -> None:
     """However absurd: in order or not by what they mean, with parts missing, in two currencies."""
@@ -328,6 +329,31 @@ def test_work_that_nobody_was_left_to_commit() -> None:
     assert only_row(run) == {"load": 0.7, "retried": 0.4, "idle": 0.9}
 
 
+def test_a_node_that_goes_just_before_the_driver_ends() -> None:
+    """No verdict on its lease is in the events any more: the node's own end says what it was."""
+    run = Run()
+    run.join("n", 0)
+    replica = run.start("n", 0)
+    run.lease(replica, 1000)
+    run.write(1500, "replica_gone", replica=replica, cause="lost")
+    run.write(1600, "node_gone", node="n", cause="died")
+    run.write(1700, "driver_ended")
+    assert only_row(run) == {"load": 0.7, "preempted": 0.5, "idle": 0.4}
+
+
+def test_two_drivers_at_once() -> None:
+    """On one node, their events mixed: it is paid for once, and its card is busy for either."""
+    run = Run()
+    for session in ("s1", "s2"):
+        run.session = session
+        run.join("n", 0)
+        run.work("n", run.start("n", 0), LOAD_MS, 1000, "committed")
+        run.write(2000, "driver_ended")
+    run.events.sort(key=lambda event: event["at"])
+    (row,) = ledger_of(run.events, telemetry(run.rows)).rows_by_node
+    assert (row.node_seconds, row.seconds["busy"], row.seconds["load"]) == (2, 1, Fraction(7, 10))
+
+
 def test_a_replica_that_cannot_start() -> None:
     """Its time goes into loading."""
     run = Run()
@@ -388,6 +414,17 @@ def test_run_json_says_what_it_cost(store: LocalStore, tiny_bundle: Path) -> Non
     assert cost["by_node_type"]["t4"]["images_per_s"] == pytest.approx(3 / 900)
     assert cost["price_sources"] == ["list"]
     assert cost_summary(read_ledger(store)) == cost
+
+
+def test_the_summary_of_a_run_has_a_line_for_its_cost() -> None:
+    """With what is missing in it; none where there is no price at all."""
+    run = Run()
+    run.join("n", 0, price=None)
+    run.write(3_600_000, "driver_ended")
+    assert cost_line(cost_summary(run.ledger())) is None
+    run.join("m", 0)
+    run.commit("m", "r", 1, 2000, 500)
+    assert cost_line(cost_summary(run.ledger())) == "0.36 USD, 90 per 1,000 images  (without 1 × t4-nodes)"
 
 
 def test_a_run_without_events_costs_nothing_that_is_known(store: LocalStore, tiny_bundle: Path) -> None:
