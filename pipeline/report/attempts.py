@@ -1,6 +1,6 @@
 """What the telemetry of a run says, gathered batch by batch: cards, nodes, stages, throughput."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -70,7 +70,7 @@ class Attempts:
     outcomes: Counter[str] = field(default_factory=Counter)
     images: int = 0
     bytes: int = 0
-    seconds: Counter[str] = field(default_factory=Counter)
+    seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     cards: dict[str, CardWork] = field(default_factory=dict)
     nodes: dict[str, NodeWork] = field(default_factory=dict)
     first_at: float | None = None
@@ -111,11 +111,11 @@ def _add_model_work(found: Attempts, work: pa.RecordBatch) -> None:
         of_card = found.cards.setdefault(card, CardWork())
         _add_sums(of_card, images[rows], model_s[rows])
         taken = work.take(pa.array(rows))
-        for name, counter in (("microbatch", of_card.microbatches), ("dtype", of_card.dtypes)):
-            for value, members in _groups(taken[name]):
-                counter[int(value) if name == "microbatch" and value != UNKNOWN else value] += int(
-                    images[rows][members].sum()
-                )
+        for microbatch, members in _groups(taken["microbatch"]):
+            if microbatch != UNKNOWN:
+                of_card.microbatches[int(microbatch)] += int(images[rows][members].sum())
+        for dtype, members in _groups(taken["dtype"]):
+            of_card.dtypes[dtype] += int(images[rows][members].sum())
         peak = pc.max(taken["peak_vram_bytes"]).as_py()
         if peak is not None:
             of_card.peak_vram_bytes = max(peak, of_card.peak_vram_bytes or 0)

@@ -6,6 +6,7 @@ import re
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib as mpl
 from markupsafe import Markup, escape
@@ -27,7 +28,7 @@ _IDLE_ID = re.compile(r' id="(?!m[0-9a-f]{8}|[pC][0-9a-f]{8})[^"]*"')
 _STYLE = re.compile(r"<defs>\s*<style.*?</style>\s*</defs>", re.DOTALL)
 _INCH = 72.0
 
-_RC = {
+_RC: dict[str, Any] = {
     "svg.fonttype": "none",
     "text.parse_math": False,
     "font.family": "DejaVu Sans",
@@ -94,7 +95,8 @@ def _forms(shape: Shape) -> tuple[tuple[str, Shape], tuple[str, Shape]]:
 
 def _svg(identifier: str, form: str, label: str, shape: Shape, height: float, draw: Draw) -> Markup:
     salt = hashlib.sha256(identifier.encode()).hexdigest()
-    with mpl.rc_context({**_RC, "svg.hashsalt": salt}):
+    settings: Any = {**_RC, "svg.hashsalt": salt}  # newer versions list every name in the type, older ones do not
+    with mpl.rc_context(settings):
         figure = Figure(figsize=(shape.width / _INCH, height / _INCH), dpi=_INCH, layout="constrained")
         figure.get_layout_engine().set(w_pad=0.03, h_pad=0.03)  # type: ignore[union-attr,call-arg]
         draw(figure.add_subplot(), shape)

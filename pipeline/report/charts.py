@@ -147,7 +147,7 @@ _STEPS_S = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 36
 def _time_ticks(axes: Axes, length: float, shape: Shape) -> None:
     wanted = length / (4 if shape.narrow else 8)
     step = next((step for step in _STEPS_S if step >= wanted), 86400 * max(1, round(wanted / 86400)))
-    axes.xaxis.set_major_locator(FixedLocator(np.arange(0, length * 1.0001, step)))
+    axes.xaxis.set_major_locator(FixedLocator(np.arange(0, length * 1.0001, step).tolist()))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: duration(value)))
 
 

@@ -180,10 +180,11 @@ def _change(a: float | None, b: float | None, comparable: bool) -> str:
 
 def as_dict(found: Comparison) -> dict[str, Any]:
     """The comparison as JSON knows it, with all tags."""
-    sides = {
-        side: {"run": report.root, "currency": report.ledger.currency if report.ledger else None}
-        | dict(zip(FIGURES, _figures(report), strict=True))
-        for side, report in (("a", found.a), ("b", found.b))
-    }
+    sides = {side: _side(report) for side, report in (("a", found.a), ("b", found.b))}
     agreement = {name: getattr(found.agreement, name) for name in ("every", "images", "same", "mean_overlap")}
     return {**sides, "agreement": agreement, "tags": [asdict(shift) for shift in found.shifts]}
+
+
+def _side(report: Report) -> dict[str, Any]:
+    figures: dict[str, Any] = dict(zip(FIGURES, _figures(report), strict=True))
+    return {"run": report.root, "currency": report.ledger.currency if report.ledger else None, **figures}
