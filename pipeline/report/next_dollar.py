@@ -15,6 +15,8 @@ LeverName = Split | Literal["mix"]
 
 _WORTH_NAMING = 0.1
 """A loss of a smaller share of the nodes' time is no bottleneck: then the model itself is."""
+_TIMES = 3
+"""From here on people think in times as many, not in per cent more."""
 
 
 @dataclass(frozen=True)
@@ -219,8 +221,6 @@ def _brings(lever: Lever, ledger: Ledger) -> str:
         saved = f"{money(lever.dollars, ledger.currency)} ({saved})"
     if lever.share >= 1:
         return f"Without it the run would have cost up to {saved} less."
-    more = share(1 / (1 - lever.share) - 1)
-    return (
-        f"Without it the run would have cost up to {saved} less, or the same nodes could do {more} more images in the "
-        "same time."
-    )
+    ratio = 1 / (1 - lever.share)
+    more = f"{share(ratio - 1)} more images" if ratio < _TIMES else f"{plain(ratio)} times as many images"
+    return f"Without it the run would have cost up to {saved} less, or the same nodes could do {more} in the same time."

@@ -23,8 +23,10 @@ def counted(number: int, noun: str) -> str:
 
 
 def share(value: Number) -> str:
-    """A share as a percentage: 0.4 %, 12 %."""
+    """A share as a percentage: < 0.1 %, 0.4 %, 12 %."""
     percent = 100 * float(value)
+    if 0 < percent < 0.05:
+        return "< 0.1 %"
     return f"{percent:.1f} %" if 0 < abs(percent) < 9.95 else f"{percent:.0f} %"
 
 

@@ -273,7 +273,8 @@ def test_a_damaged_run_json_is_named(store: LocalStore) -> None:
     ("made", "text"),
     [
         (plain(0), "0"), (plain(1234.5), "1,234"), (plain(4.567), "4.57"), (plain(0.00000162), "0.00000162"),
-        (plain(Fraction(1, 3)), "0.333"), (share(0.004), "0.4 %"), (share(0.5), "50 %"), (share(0), "0 %"),
+        (plain(Fraction(1, 3)), "0.333"), (share(0.004), "0.4 %"), (share(1e-5), "< 0.1 %"),
+        (share(0.5), "50 %"), (share(0), "0 %"),
         (duration(0.0123), "12.3 ms"), (duration(59.4), "59.4 s"), (duration(190), "3 min 10 s"),
         (duration(7200), "2 h"), (duration(86400 * 4 + 3600 * 3), "4 d 3 h"), (duration(59.999), "60 s"),
         (money(Decimal("0.1"), "USD"), "$0.10"), (money(1234.5, "EUR"), "€1,234.50"), (money(0, "USD"), "$0.00"),
