@@ -118,10 +118,9 @@ def _write_events(
             )
         lines.append({"at": end, "event": "driver_ended"})
         lines += [{**event, "at": begin + float(str(event["at"]))} for event in events if session == "0a"]
-        log = store.append_log(f"events/{session}-fleet-0")
-        for line in sorted(lines, key=lambda line: float(str(line["at"]))):
-            log.write(json.dumps({"session": session, **line}) + "\n")
-        log.close()
+        lines.sort(key=lambda line: float(str(line["at"])))
+        text = "".join(json.dumps({"session": session, **line}) + "\n" for line in lines)
+        store.replace(f"events/{session}-fleet-0.jsonl", text.encode())
 
 
 def _document(images: int, rejects: int, tags: int, parts: dict[str, list[str]]) -> dict[str, object]:
