@@ -7,10 +7,12 @@ import typer
 
 import jobs.calibrate
 import jobs.clean
+import jobs.compare
 import jobs.finalize
 import jobs.fleet
 import jobs.look
 import jobs.model
+import jobs.report
 import jobs.retry
 import jobs.status
 import jobs.tag
@@ -34,6 +36,8 @@ app.command("finalize")(jobs.finalize.finalize)
 app.command("clean")(jobs.clean.clean)
 app.command("fleet")(jobs.fleet.fleet)
 app.command("calibrate")(jobs.calibrate.calibrate)
+app.command("report")(jobs.report.report)
+app.command("compare")(jobs.compare.compare)
 app.command("threshold")(jobs.threshold.threshold)
 app.command("train")(jobs.train.train)
 app.add_typer(jobs.model.app, name="model")

@@ -1,0 +1,68 @@
+"""A report as CSV and as Markdown."""
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+
+from pipeline.ledger import RUN, Ledger
+from pipeline.report import views
+from pipeline.report.document import Report, row_dict
+
+_UNSAFE = str.maketrans({"|": "\\|", "\n": " ", "\r": " ", "<": "&lt;", ">": "&gt;"})
+_TAGS = 20
+
+
+def as_csv(ledger: Ledger) -> str:
+    """The cost table: a row for each node type and node, and for the run; amounts in the ledger's currency."""
+    rows = [
+        {"row": kind, **row_dict(row), "currency": ledger.currency}
+        for kind, part in (("type", ledger.rows_by_type), ("node", ledger.rows_by_node), (RUN, (ledger.run,)))
+        for row in part
+    ]
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, list(rows[-1]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return buffer.getvalue()
+
+
+def as_markdown(report: Report) -> str:
+    """Headline figures, the next dollar, cost by node type, splits, rejects and frequent tags."""
+    lines = [f"# {_safe(report.root)}", ""]
+    lines += markdown_table(("", "", ""), [(item.label, item.value, item.note) for item in views.headlines(report)])
+    if report.next_dollar is not None:
+        found = report.next_dollar
+        lines += ["", "## The next dollar", "", f"**{found.bottleneck.title}.** {_safe(found.brings)}", ""]
+        lines += [f"- {_safe(line)}" for line in found.bottleneck.evidence]
+        lines += ["", f"What to do: {_safe(found.bottleneck.remedy)}"]
+    lines += ["", "## Cost by node type", ""]
+    if report.ledger is None:
+        lines.append(views.NO_TELEMETRY)
+    else:
+        rows = (*report.ledger.rows_by_type, report.ledger.run)
+        lines += markdown_table(
+            views.cost_columns(report.ledger.currency), views.cost_table(rows, report.ledger.currency)
+        )
+        unpriced = [f"- No price: {_safe(line)}" for line in report.ledger.unpriced]
+        lines += ["", *unpriced, *([""] if unpriced else []), "## Where time goes", ""]
+        lines += markdown_table(("", *views.SPLIT_NAMES), views.splits_table(report.ledger))
+    if report.rejects:
+        lines += ["", "## Rejects", ""]
+        lines += markdown_table(
+            ("kind", "images", "cause"), [(k.kind, f"{k.images:,}", k.cause) for k in report.rejects]
+        )
+    frequent = views.frequent_tags(report.tags)[:_TAGS] if report.tags.images else []
+    if frequent:
+        lines += ["", "## Most frequent tags", ""]
+        lines += markdown_table(("tag", "images", "share"), [(tag.tag, tag.images, tag.share_text) for tag in frequent])
+    return "\n".join(lines) + "\n"
+
+
+def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """The lines of a table; what is in the cells cannot break it."""
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    return lines + ["| " + " | ".join(_safe(cell) for cell in row) + " |" for row in rows]
+
+
+def _safe(text: str) -> str:
+    return text.translate(_UNSAFE)

@@ -1,0 +1,96 @@
+"""A finished run as its readers see it: run.json, and the tables that it lists, batch by batch."""
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.errors import InputError
+from pipeline.model_record import vocabulary_of
+from pipeline.store import RunStore
+from pipeline.tables import FORMAT_VERSION
+from ramcore.vocabulary import Vocabulary
+
+BATCH_ROWS = 65_536
+"""Rows that are held in memory at a time."""
+
+
+class FinishedRun:
+    """The published tables of a run. Raises InputError for a folder without a run.json that can be read."""
+
+    def __init__(self, store: RunStore) -> None:
+        self.store = store
+        self.document = _read_document(store)
+
+    @property
+    def root(self) -> str:
+        """Path or URL of the run."""
+        return self.store.root
+
+    def vocabulary(self) -> Vocabulary:
+        """The run's vocabulary, with the thresholds that its tags were decided by."""
+        with self.store.open("vocabulary.parquet") as file:
+            return vocabulary_of(pq.read_table(file))
+
+    def rows(self, table: str) -> int:
+        """Rows of one of the tables, from the footers of its parts."""
+        return sum(self._footer(part).num_rows for part in self._parts(table))
+
+    def has(self, table: str) -> bool:
+        """Whether the run has the table at all, with rows or without."""
+        return bool(self._parts(table))
+
+    def table(self, table: str) -> pa.Table:
+        """A whole table, all columns; for the small ones."""
+        return pa.concat_tables([self._read(part) for part in self._parts(table)])
+
+    def batches(self, table: str, columns: Sequence[str], rows: int = BATCH_ROWS) -> Iterator[pa.RecordBatch]:
+        """The rows of "tags", "rejects", "duplicates" or "telemetry", these columns only."""
+        for part in self._parts(table):
+            try:
+                with self.store.open(part) as file:
+                    yield from pq.ParquetFile(file).iter_batches(batch_size=rows, columns=list(columns))
+            except (FileNotFoundError, pa.ArrowException) as error:
+                raise _damaged(self.store, part) from error
+
+    def _read(self, part: str) -> pa.Table:
+        try:
+            with self.store.open(part) as file:
+                return pq.read_table(file)
+        except (FileNotFoundError, pa.ArrowException) as error:
+            raise _damaged(self.store, part) from error
+
+    def _footer(self, part: str) -> Any:
+        try:
+            with self.store.open(part) as file:
+                return pq.ParquetFile(file).metadata
+        except (FileNotFoundError, pa.ArrowException) as error:
+            raise _damaged(self.store, part) from error
+
+    def _parts(self, table: str) -> list[str]:
+        parts: list[str] = self.document["parts"].get(table, [])
+        return parts
+
+
+def _damaged(store: RunStore, part: str) -> InputError:
+    return InputError(f"{store.root}/{part} is missing or damaged; `ramfleet finalize {store.root}` writes it again")
+
+
+def _read_document(store: RunStore) -> dict[str, Any]:
+    try:
+        document: dict[str, Any] = json.loads(store.read("run.json"))
+        version = document["format_version"]
+    except FileNotFoundError as error:
+        raise InputError(
+            f"{store.root} holds no finished run: there is no run.json in it; "
+            f"`ramfleet finalize {store.root}` publishes what is done of an unfinished one"
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{store.root}/run.json is damaged; `ramfleet finalize {store.root}` writes it again"
+        ) from error
+    if version != FORMAT_VERSION:
+        raise InputError(f"{store.root}: run.json has format_version {version}, not {FORMAT_VERSION}")
+    return document

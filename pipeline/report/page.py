@@ -1,0 +1,53 @@
+"""A report as one HTML page that needs nothing else: no script, no font, no network."""
+
+import json
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from pipeline.report import views
+from pipeline.report.document import Report
+from pipeline.report.numbers import duration, money, plain, share
+
+
+def render(report: Report) -> str:
+    """The page. Names, uris and messages of the run are shown as they are, never taken for HTML."""
+    environment = Environment(
+        loader=PackageLoader("pipeline.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"duration": duration, "plain": plain, "share": share, "json": _json, "code": _code}
+    source, _, _ = PackageLoader("pipeline.report", ".").get_source(environment, "report.css")
+    template = environment.get_template("report.html.j2")
+    return template.render(r=report, v=views, money=money, css=Markup(source), **_shown(report))
+
+
+def _code(text: str) -> Markup:
+    """Text with `commands` in it."""
+    parts = [
+        Markup("<code>{}</code>" if number % 2 else "{}").format(part) for number, part in enumerate(text.split("`"))
+    ]
+    return Markup("").join(parts)
+
+
+def _json(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _shown(report: Report) -> dict[str, Any]:
+    """What the template shows more than once, or only where there is something to show."""
+    ledger = report.ledger
+    return {
+        "headlines": views.headlines(report),
+        "rate_chart": None if ledger is None else views.rate_chart(report, ledger),
+        "money_chart": None if ledger is None else views.money_chart(ledger),
+        "splits_chart": None if ledger is None else views.splits_chart(ledger),
+        "throughput": views.throughput_chart(report),
+        "latency_chart": views.latency_chart(report.attempts),
+        "score_chart": views.score_chart(report.tags),
+        "tags_per_image_chart": views.tags_per_image_chart(report.tags),
+    }

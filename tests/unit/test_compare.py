@@ -1,0 +1,145 @@
+"""Two runs side by side."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from committed_run import commit_all, plan_run
+from synthetic_run import FLEET, write_run
+from typer.testing import CliRunner
+
+import pipeline.report.compare as compare_module
+from jobs.main import app
+from pipeline.finalize import finalize
+from pipeline.local_store import LocalStore
+from pipeline.report.compare import Comparison, as_dict, compare_runs, figure_rows
+from pipeline.report.finished_run import FinishedRun
+from ramcore.vocabulary import Vocabulary
+
+IDS = [f"i{number}" for number in range(10)]
+
+
+def tagged_run(folder: Path, bundle: Path, ids: list[str], tag: int) -> LocalStore:
+    """A run whose images all have one tag, dog (0) or cat (1)."""
+    store = LocalStore(folder)
+    commit_all(store, plan_run(store, bundle, ids), tag=tag)
+    finalize(store)
+    return store
+
+
+def compared(a: LocalStore, b: LocalStore) -> Comparison:
+    return compare_runs(FinishedRun(a), FinishedRun(b))
+
+
+@pytest.fixture
+def dogs(tmp_path: Path, tiny_bundle: Path) -> LocalStore:
+    return tagged_run(tmp_path / "dogs", tiny_bundle, IDS, 0)
+
+
+@pytest.fixture
+def cats(tmp_path: Path, tiny_bundle: Path) -> LocalStore:
+    return tagged_run(tmp_path / "cats", tiny_bundle, IDS[4:], 1)
+
+
+def test_a_run_agrees_with_itself(dogs: LocalStore) -> None:
+    """All images have the same tags, and no tag's share changed."""
+    found = compared(dogs, dogs)
+    assert (found.agreement.images, found.agreement.same, found.agreement.mean_overlap) == (10, 10, 1.0)
+    assert not [shift for shift in found.shifts if shift.change or shift.gained or shift.lost]
+
+
+def test_tags_that_drift_come_first(dogs: LocalStore, cats: LocalStore) -> None:
+    """Shares are of each run's images; gained and lost of the images in both."""
+    found = compared(dogs, cats)
+    names = FinishedRun(dogs).vocabulary().tags
+    first = {shift.tag: shift for shift in found.shifts[:2]}
+    dog, cat = first[names[0]], first[names[1]]
+    assert (dog.share_a, dog.share_b, dog.gained, dog.lost) == (1, 0, 0, 6)
+    assert (cat.share_a, cat.share_b, cat.gained, cat.lost) == (0, 1, 6, 0)
+    assert (found.agreement.images, found.agreement.same, found.agreement.mean_overlap) == (6, 0, 0.0)
+
+
+def test_tags_are_told_apart_by_name(tmp_path: Path) -> None:
+    """Two vocabularies in another order, with a tag that only one has."""
+    stores = []
+    for name, tags in (("a", ("dog", "cat", "sea")), ("b", ("cat", "dog"))):
+        store = LocalStore(tmp_path / name)
+        write_run(store, 0, 0, names=Vocabulary(tags, ("",) * len(tags), np.full(len(tags), 0.5, np.float32)))
+        stores.append(store)
+    put_row(stores[0], [0, 2], [0.9, 0.8])
+    put_row(stores[1], [1], [0.9])
+    found = compared(*stores)
+    shifts = {shift.tag: shift for shift in found.shifts}
+    assert (shifts["dog"].share_a, shifts["dog"].share_b) == (1, 1)
+    assert (shifts["sea"].share_a, shifts["sea"].share_b, shifts["sea"].lost) == (1, 0, 1)
+    assert found.agreement.mean_overlap == 0.5
+
+
+def put_row(store: LocalStore, ids: list[int], scores: list[float]) -> None:
+    import pyarrow as pa
+
+    from pipeline.parts import create_part
+    from pipeline.tables import to_parquet
+
+    columns = {"image_id": ["i0"], "uri": ["/i0"], "sha256": ["00"]}
+    lists = {"tag_ids": pa.array([ids], pa.list_(pa.int32())), "scores": pa.array([scores], pa.list_(pa.float32()))}
+    document = json.loads(store.read("run.json"))
+    document["parts"]["tags"] = [create_part(store, "tags/", 1, to_parquet(pa.table({**columns, **lists})))]
+    store.replace("run.json", json.dumps(document).encode())
+
+
+def test_large_runs_are_sampled_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same images are chosen in both, whatever their order."""
+    store = LocalStore(tmp_path / "a")
+    write_run(store, 3_000, 100)
+    monkeypatch.setattr(compare_module, "_SAMPLE", 300)
+    found = compared(store, store)
+    assert found.agreement.every == 10
+    assert found.agreement.images == found.agreement.same
+    assert 200 < found.agreement.images < 400
+
+
+def test_costs_and_throughput_side_by_side(tmp_path: Path) -> None:
+    """A run on the first two kinds of nodes against one on all four."""
+    stores = [LocalStore(tmp_path / name) for name in "ab"]
+    write_run(stores[0], 4_000, 400, FLEET[:2])
+    write_run(stores[1], 4_000, 400)
+    found = compared(*stores)
+    rows = {name: (a, b, change) for name, a, b, change in figure_rows(found)}
+    assert rows["images tagged"] == ("4,000", "4,000", "+0.0 %")
+    assert rows["cost"][0].startswith("$")
+    assert rows["images/s"][2].startswith("+")
+    document = as_dict(found)
+    assert document["a"]["images tagged"] == 4_000
+    assert document["a"]["cost"] > 0
+    assert len(document["tags"]) == 400
+
+
+def test_runs_without_images_can_be_compared(tmp_path: Path, dogs: LocalStore) -> None:
+    """Nothing in common is said; figures that are not there are no zeros."""
+    store = LocalStore(tmp_path / "nothing")
+    write_run(store, 0, 0)
+    found = compared(store, dogs)
+    assert found.agreement.mean_overlap is None
+    rows = {name: (a, b, change) for name, a, b, change in figure_rows(found)}
+    assert rows["tags of an image"] == ("–", "1", "–")
+
+
+def run_command(*arguments: str) -> str:
+    result = CliRunner().invoke(app, ["compare", *arguments], env={"COLUMNS": "140"})
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_the_command_in_its_three_forms(dogs: LocalStore, cats: LocalStore, tmp_path: Path) -> None:
+    """A table for people, Markdown and JSON; --out for the latter two."""
+    table = run_command(dogs.root, cats.root)
+    assert "Tags that changed most" in table
+    assert "6 images in both: 0 % with the same tags" in table
+    assert "| images tagged | 10 | 6 | -40.0 % |" in run_command(dogs.root, cats.root, "--md")
+    out = tmp_path / "drift.json"
+    run_command(dogs.root, cats.root, "--json", "--out", str(out))
+    assert json.loads(out.read_text())["agreement"] == {"every": 1, "images": 6, "same": 0, "mean_overlap": 0.0}
+    assert CliRunner().invoke(app, ["compare", dogs.root, cats.root, "--json", "--md"]).exit_code == 2
+    assert CliRunner().invoke(app, ["compare", dogs.root, cats.root, "--out", "x"]).exit_code == 2
