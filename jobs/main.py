@@ -11,6 +11,7 @@ import jobs.finalize
 import jobs.fleet
 import jobs.look
 import jobs.model
+import jobs.quote
 import jobs.retry
 import jobs.status
 import jobs.tag
@@ -34,6 +35,7 @@ app.command("finalize")(jobs.finalize.finalize)
 app.command("clean")(jobs.clean.clean)
 app.command("fleet")(jobs.fleet.fleet)
 app.command("calibrate")(jobs.calibrate.calibrate)
+app.command("quote")(jobs.quote.quote)
 app.command("threshold")(jobs.threshold.threshold)
 app.command("train")(jobs.train.train)
 app.add_typer(jobs.model.app, name="model")

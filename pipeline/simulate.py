@@ -297,21 +297,25 @@ class _Simulation:
             node.held[chunk] = _Chunk(rows)
             here = self._now
             if node.kind.link_bytes_per_s:
-                node.received_at = here = max(here, node.received_at) + rows * self._job.image_bytes / node.kind.link_bytes_per_s
+                seconds = rows * self._job.image_bytes / node.kind.link_bytes_per_s
+                node.received_at = here = max(here, node.received_at) + seconds
             if node.kind.supply_per_s:
                 node.cpus_free = here = max(here, node.cpus_free) + rows / node.kind.supply_per_s
             self._at(here - self._now, self._ask, node, Work(chunk, 0, rows))
 
     def _send(self, images: int, holder: _Node, worker: _Node) -> float:
-        """When the pixels of so many images are on the worker's node, behind all that its links had to carry before."""
+        """When the pixels of so many images are on the worker's node; each link carries one thing after the other."""
         if holder is worker:
             return self._now
         self._travelled += images
         size = images * self._job.pixel_bytes
-        start = max(self._now, holder.sent_at, worker.received_at)
-        links = [node.kind.link_bytes_per_s for node in (holder, worker) if node.kind.link_bytes_per_s]
-        holder.sent_at = worker.received_at = end = start + (size / min(links) if links else 0.0)
-        return end
+        there = self._now
+        if holder.kind.link_bytes_per_s:
+            there = holder.sent_at = max(self._now, holder.sent_at) + size / holder.kind.link_bytes_per_s
+        if worker.kind.link_bytes_per_s:
+            worker.received_at = max(self._now, worker.received_at) + size / worker.kind.link_bytes_per_s
+            there = max(there, worker.received_at)
+        return there
 
     def _ask(self, holder: _Node, work: Work) -> None:
         if holder.alive:

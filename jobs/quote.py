@@ -1,0 +1,159 @@
+"""`ramfleet quote`: the cheapest mix of nodes that meets a deadline, its time and cost, before spending."""
+
+import json
+import re
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from pipeline.quote import Quote
+    from pipeline.rentals import Market
+    from pipeline.simulate import Job
+    from pipeline.sizing import ModelLoad
+
+Emitted = Literal["fleet", "kuberay", "ray-up"]
+_UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400}
+
+
+def quote(
+    source: Annotated[str | None, typer.Argument(metavar="INPUT", help="What would be tagged; its rows count.")] = None,
+    fleet: Annotated[Path, typer.Option(help="YAML file of what may be rented (docs/quote.md).")] = Path("fleet.yaml"),
+    images: Annotated[int | None, typer.Option(min=1, help="How many, instead of INPUT.")] = None,
+    prices: Annotated[
+        list[str], typer.Option(help="SkyPilot CSV or YAML of prices; repeatable, the last wins.  [default: a table]")
+    ] = [],  # noqa: B006
+    deadline: Annotated[str | None, typer.Option(help="Of the whole run: 90m, 6h, 2d.")] = None,
+    budget: Annotated[float | None, typer.Option(min=0, help="At most so much, in the currency of the prices.")] = None,
+    model: Annotated[str, typer.Option(help="Folder of the bundle, or ram_plus for the released one.")] = "ram_plus",
+    tags: Annotated[int | None, typer.Option(min=1, help="Tags that the model is cut down to.")] = None,
+    dtype: Annotated[Literal["auto", "fp32", "bf16", "fp16"], typer.Option(help="Of all cards.")] = "auto",
+    profiles: Annotated[Path | None, typer.Option(help="Card profiles of `ramfleet calibrate`.")] = None,
+    measured: Annotated[str | None, typer.Option(help="A finished run, whose images/s win over the model's.")] = None,
+    confidence: Annotated[float, typer.Option(min=0.05, max=1, help="Share of runs to be in time.")] = 0.9,
+    runs: Annotated[int, typer.Option(min=1, max=200, help="Simulated runs.")] = 20,
+    seed: Annotated[int, typer.Option(help="Of all that is drawn.")] = 0,
+    emit: Annotated[
+        Emitted | None, typer.Option(help="Write the chosen nodes to --to: fleet, kuberay or ray-up.")
+    ] = None,
+    to: Annotated[Path | None, typer.Option(help="File for --emit.  [default: standard output, alone]")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of tables.")] = False,
+) -> None:
+    """Say which nodes to rent, what the run will cost and how long it takes, how sure that is, and why."""
+    from jobs.screen import screen
+    from pipeline.fleet_file import load_fleet
+
+    if (source is None) == (images is None):
+        raise typer.BadParameter("give INPUT or --images, one of them")
+    if emit is not None and to is None and as_json:
+        raise typer.BadParameter("--json and --emit both write to standard output: add --to FILE")
+    deadline_s = None if deadline is None else _seconds(deadline)
+    offered = load_fleet(fleet)
+    with tempfile.TemporaryDirectory(prefix="ramfleet-") as folder, screen(Path(folder, "quote.log")) as console:
+        load, image_size = _model(model, tags)
+        job = _job(_count(source) if images is None else images, image_size, offered.assumptions.image_kb)
+        market = _market(offered, prices, profiles, load, dtype, measured)
+        made = _made(market, job, deadline_s, budget, confidence, runs, seed, console)
+        text = None if emit is None else _emitted(emit, made)
+        if text is not None and to is None:
+            console.out(text, end="", highlight=False)
+            return
+        if text is not None and to is not None:
+            to.write_text(text, encoding="utf-8")
+        if as_json:
+            from pipeline.quote_words import quote_document
+
+            console.out(json.dumps(quote_document(made), indent=2, ensure_ascii=False), highlight=False)
+        else:
+            _print(console, made)
+            if to is not None:
+                console.print(f"Written: {to}", markup=False, highlight=False)
+
+
+def _made(
+    market: "Market",
+    job: "Job",
+    deadline_s: float | None,
+    budget: float | None,
+    confidence: float,
+    runs: int,
+    seed: int,
+    console: "Console",
+) -> "Quote":
+    from pipeline.quote import Wish, make_quote
+
+    wish = Wish(job.images, deadline_s, budget, confidence, runs, seed)
+    if not console.is_terminal:
+        return make_quote(wish, market, job)
+    with console.status("…") as status:
+        return make_quote(wish, market, job, status.update)
+
+
+def _market(
+    offered: object, prices: list[str], profiles: Path | None, load: "ModelLoad", dtype: str, measured: str | None
+) -> "Market":
+    from pipeline.card_profiles import load_profiles
+    from pipeline.errors import ConfigError
+    from pipeline.fleet_file import FleetFile
+    from pipeline.measured_run import measured_nodes
+    from pipeline.prices import load_prices
+    from pipeline.rentals import open_market
+    from pipeline.store import open_store
+
+    if not isinstance(offered, FleetFile):
+        raise TypeError(f"offered is a {type(offered).__name__}, not a FleetFile")
+    known = measured_nodes(open_store(measured)) if measured is not None else None
+    market = open_market(offered, load_prices(prices), load_profiles(profiles), load, dtype, known)
+    if not market.rentals:
+        raise ConfigError("\n".join(f"{name}: {why}" for name, why in market.left_out.items()))
+    return market
+
+
+def _model(model: str, tags: int | None) -> "tuple[ModelLoad, int]":
+    """The load of a bundle or of the released RAM++, and the side of its images in pixels."""
+    from dataclasses import replace
+
+    from pipeline.sizing import load_of
+    from ramcore.bundle import bundle_hash, read_config
+    from ramcore.config import ram_plus_preset
+
+    is_released = model == "ram_plus" and not Path(model).exists()
+    config = ram_plus_preset() if is_released else read_config(model)
+    hash = "" if is_released or tags is not None else bundle_hash(model)
+    config = config if tags is None else replace(config, num_tags=tags)
+    return load_of(config, hash), config.swin.image_size
+
+
+def _job(images: int, image_size: int, image_kb: float) -> "Job":
+    from pipeline.simulate import Job
+
+    return Job(images, chunk_rows=min(256, max(16, images // 1000)), image_bytes=image_kb * 1000, pixel_bytes=3 * image_size**2)
+
+
+def _count(source: str | None) -> int:
+    from pipeline.manifest import open_input
+
+    return sum(batch.num_rows for batch in open_input(source or "").batches())
+
+
+def _seconds(text: str) -> float:
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(s|min|m|h|d)\s*", text)
+    if found is None or float(found[1]) <= 0:
+        raise typer.BadParameter(f"--deadline {text!r}: write a number and a unit, such as 90m, 6h or 2d")
+    return float(found[1]) * _UNITS[found[2]]
+
+
+def _emitted(emit: Emitted, made: "Quote") -> str:
+    from pipeline.emit import fleet_yaml, kuberay_yaml, ray_up_yaml
+
+    return {"fleet": fleet_yaml, "kuberay": kuberay_yaml, "ray-up": ray_up_yaml}[emit](made)
+
+
+def _print(console: "Console", made: "Quote") -> None:
+    from pipeline.quote_table import quote_tables
+
+    console.print(*quote_tables(made, console.width), sep="\n")

@@ -1,0 +1,200 @@
+"""What may be rented, with all that a quote needs of it: price, expected images/s, and where that is from."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from pipeline.card_profiles import GIB, CardProfile, CardTable
+from pipeline.fleet_file import Assumptions, FleetFile, NodeOffer
+from pipeline.measured_run import MeasuredNode
+from pipeline.mix import NodePlan
+from pipeline.prices import NodePrice, PriceTable
+from pipeline.simulate import LONGEST_LEASE_S, Job, NodeKind
+from pipeline.sizing import ModelLoad, images_per_s_ceiling, size_card
+
+Basis = Literal["given", "measured", "modelled"]
+"""Images/s as the fleet file has them; as a run or `ramfleet calibrate` measured them; as the card's model says."""
+
+_BITS = 1e6 / 8
+_KEEPS_UP = 1e9
+"""Images/s of what is taken to keep up."""
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Images/s of one card.
+
+    expected: to plan with; modelled: before the share that cards are taken to reach of it; ceiling: with all operations
+    fused; share of them: of `modelled`, None where the basis is another one.
+    """
+
+    expected: float
+    basis: Basis
+    dtype: str | None = None
+    microbatch: int = 1
+    modelled: float | None = None
+    ceiling: float | None = None
+    relative_times: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Rental:
+    """A kind of node that can be rented. offer: as in the fleet file; price: of a node; speed: of one of its cards."""
+
+    offer: NodeOffer
+    price: NodePrice
+    speed: Speed
+
+    @property
+    def name(self) -> str:
+        """As the fleet file calls it."""
+        return self.offer.label
+
+    @property
+    def dollars_per_hour(self) -> float:
+        """Of a node, in the currency of the prices."""
+        return float(self.price.per_hour)
+
+
+@dataclass(frozen=True)
+class Market:
+    """What can be rented, and what of the fleet file cannot be used and why; prices are in one currency."""
+
+    rentals: tuple[Rental, ...]
+    left_out: Mapping[str, str]
+    currency: str
+    assumptions: Assumptions = field(default_factory=Assumptions)
+
+
+def open_market(
+    fleet: FleetFile,
+    prices: PriceTable,
+    table: CardTable,
+    load: ModelLoad,
+    dtype: str = "auto",
+    measured: Mapping[str, MeasuredNode] | None = None,
+) -> Market:
+    """Find price and speed of every offer. What has no price or no known card is left out, with the reason.
+
+    dtype: of all cards; auto = fp16 where a card has it; measured: of a run, by node type or card.
+    """
+    rentals, left_out = [], {}
+    for offer in fleet.nodes:
+        gpus = 0 if offer.card == "cpu" else offer.gpus
+        price = prices.find(offer.card, offer.instance_type, offer.market, offer.region, gpus, offer.vram_gib)
+        speed = _speed(offer, table, load, dtype, measured or {}, fleet.assumptions)
+        problem = next((found for found in (price, speed) if isinstance(found, str)), None)
+        if problem is not None:
+            left_out[offer.label] = problem
+        elif not isinstance(price, str) and not isinstance(speed, str):
+            rentals.append(Rental(offer, price, speed))
+    return Market(tuple(rentals), left_out, prices.currency, fleet.assumptions)
+
+
+def kind_of(rental: Rental, assumptions: Assumptions, factor: float = 1.0) -> NodeKind:
+    """The node as it is simulated. factor: of the expected images/s, as drawn for one run."""
+    offer, speed = rental.offer, rental.speed
+    workers = max(1, int(offer.cpus)) if offer.cpus else offer.gpus
+    return NodeKind(
+        name=rental.name,
+        images_per_s=speed.expected * factor,
+        cards=offer.gpus,
+        microbatch=speed.microbatch,
+        startup_s=offer.startup_minutes * 60,
+        load_s=assumptions.load_seconds,
+        startup_is_billed=offer.startup_is_billed,
+        preemptions_per_hour=offer.preemptions_per_hour,
+        workers=workers,
+        supply_per_s=offer.cpus * 1000 / assumptions.decode_ms if offer.cpus else None,
+        link_bytes_per_s=offer.link_mbit_s * _BITS if offer.link_mbit_s else None,
+        relative_times=speed.relative_times,
+    )
+
+
+def plan_of(rental: Rental, job: Job, assumptions: Assumptions, nodes: int, factor: float = 1.0) -> NodePlan:
+    """The node as it is planned with: means only.
+
+    nodes: in the fleet at most; with several of them pixels are taken to cross the network once, as they do when
+    chunks wait. A preemption costs a start-up, a model load, its notice, and what was in hand.
+    """
+    offer, kind = rental.offer, kind_of(rental, assumptions, factor)
+    lease_s = min(LONGEST_LEASE_S, job.chunk_rows / kind.images_per_s)
+    stragglers = 0.0 if kind.relative_times else assumptions.straggler_share * (assumptions.straggler_factor - 1)
+    rate = kind.images_per_s * kind.cards / (1 + stragglers)
+    if kind.link_bytes_per_s and job.image_bytes:
+        crossing = job.image_bytes + (job.pixel_bytes if nodes > 1 else 0)
+        rate = min(rate, kind.link_bytes_per_s / crossing)
+    away_s = kind.startup_s + kind.load_s + assumptions.notice_seconds + 1.5 * lease_s
+    per_s = kind.preemptions_per_hour / 3600
+    paid = 1.0 if kind.startup_is_billed else 1 / (1 + per_s * kind.startup_s)
+    available = 1 / (1 + per_s * away_s)
+    return NodePlan(
+        name=rental.name,
+        images_per_s=rate * available,
+        supply_per_s=(kind.supply_per_s or _KEEPS_UP) * available,
+        lead_s=kind.startup_s + kind.load_s,
+        dollars_per_s=rental.dollars_per_hour / 3600 * paid,
+        unpaid_s=0.0 if kind.startup_is_billed else kind.startup_s,
+        tail_s=assumptions.run_seconds,
+        least=offer.least_nodes,
+        most=offer.most_nodes,
+    )
+
+
+def _speed(
+    offer: NodeOffer,
+    table: CardTable,
+    load: ModelLoad,
+    dtype: str,
+    measured: Mapping[str, MeasuredNode],
+    assumptions: Assumptions,
+) -> Speed | str:
+    """Images/s of a card of this node, or why they are not known: a run's figures before all others."""
+    card = offer.card or ""
+    found = measured.get(offer.label) or measured.get(offer.instance_type or "") or measured.get(card)
+    vram = None if offer.vram_gib is None else int(offer.vram_gib * GIB)
+    profile = table.find(card, card, vram) or table.find(card.replace(" ", "-"), None, vram)
+    if found is not None:
+        return Speed(found.images_per_s / offer.gpus, "measured", relative_times=found.relative_times)
+    if offer.images_per_s is not None:
+        return Speed(offer.images_per_s, "given")
+    if profile is None:
+        return f"nothing is known of card {card!r}: give images_per_s, or a profile of it with --profiles"
+    return _speed_of_profile(profile, table, load, dtype, vram, assumptions)
+
+
+def _speed_of_profile(
+    profile: CardProfile,
+    table: CardTable,
+    load: ModelLoad,
+    dtype: str,
+    vram: int | None,
+    assumptions: Assumptions,
+) -> Speed | str:
+    dtype = ("fp16" if profile.fp16 is not None else "fp32") if dtype == "auto" else dtype
+    vram = int(profile.vram_gib * GIB) if vram is None else vram
+    calibrated = table.find_measured({profile.card, *profile.names}, load.bundle_hash, dtype, vram)
+    if calibrated is not None:
+        return Speed(calibrated.images_per_s, "measured", dtype, calibrated.microbatch)
+    size = size_card(vram, load, dtype, profile)
+    if isinstance(size, str):
+        return size
+    if size.images_per_s is None:
+        return f"nothing is known of the speed of {profile.card}"
+    return Speed(
+        expected=size.images_per_s * sum(assumptions.modelled_share) / 2,
+        basis="modelled",
+        dtype=dtype,
+        microbatch=size.microbatch,
+        modelled=size.images_per_s,
+        ceiling=images_per_s_ceiling(profile, load, dtype, fused=True),
+    )
+
+
+def plans_of(
+    rentals: Sequence[Rental], job: Job, assumptions: Assumptions, factors: Sequence[float] | None = None
+) -> list[NodePlan]:
+    """All of them as they are planned with. factors: of their images/s, as drawn for one run."""
+    nodes = sum(rental.offer.most_nodes for rental in rentals)
+    drawn = factors or [1.0] * len(rentals)
+    return [plan_of(rental, job, assumptions, nodes, factor) for rental, factor in zip(rentals, drawn, strict=True)]
