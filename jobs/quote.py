@@ -131,7 +131,7 @@ def _model(model: str, tags: int | None) -> "tuple[ModelLoad, int]":
 def _job(images: int, image_size: int, image_kb: float) -> "Job":
     from pipeline.simulate import Job
 
-    return Job(images, chunk_rows=min(256, max(16, images // 1000)), image_bytes=image_kb * 1000, pixel_bytes=3 * image_size**2)
+    return Job(images, image_bytes=image_kb * 1000, pixel_bytes=3 * image_size**2)
 
 
 def _count(source: str | None) -> int:

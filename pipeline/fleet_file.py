@@ -96,9 +96,9 @@ class Assumptions(_Entry):
     """The same of pieces of work on one node, where no run was measured."""
     startup_spread: Amount = 0.3
     """The same of the minutes that nodes take to start, and of the seconds that models take to load."""
-    straggler_share: Annotated[float, Field(ge=0, lt=1)] = 0.002
+    straggler_share: Annotated[float, Field(ge=0, lt=1)] = 0.001
     """Part of the pieces of work that take longer …"""
-    straggler_factor: Annotated[float, Field(ge=1, le=1000)] = 5.0
+    straggler_factor: Annotated[float, Field(ge=1, le=1000)] = 3.0
     """… by this factor."""
     notice_seconds: Amount = 5.0
     """From a node's death to others taking over its work."""

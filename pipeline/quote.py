@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from pipeline.errors import RunError
 from pipeline.mix import LONGEST_S, Mix, NodePlan, cheapest, evaluate, everything, fastest
+from pipeline.plan import auto_chunk_rows
 from pipeline.rentals import Market, Rental, kind_of, plans_of
 from pipeline.simulate import SPLITS, Job, SimulatedRun, coarse_rows, simulate
 
@@ -83,7 +84,9 @@ class Line:
 @dataclass(frozen=True)
 class Quote:
     """The answer. met: share of the simulated runs that met the deadline, None without one; rows: of a chunk as
-    simulated; curve: in order of time; lines: of what is rented, all kinds of the market; explanation: in sentences."""
+    simulated, real_rows: as a run would cut it; redone: images done again, the mean; lines: all kinds of the market,
+    rented or not; curve: in order of time; explanation: in sentences.
+    """
 
     wish: Wish
     market: Market
@@ -94,6 +97,7 @@ class Quote:
     met: float | None
     redone: float
     rows: int
+    real_rows: int
     lines: tuple[Line, ...]
     curve: tuple[Point, ...]
     explanation: tuple[str, ...] = ()
@@ -194,7 +198,12 @@ class _Planner:
     def rows(self, mix: Mix) -> int:
         """Of the chunks of simulated runs: larger than real ones where there are very many of those."""
         kinds = [kind_of(rental, self.market.assumptions) for rental in self.market.rentals]
-        return coarse_rows(kinds, mix.counts, self.job, _MOST_CHUNKS)
+        return coarse_rows(kinds, mix.counts, replace(self.job, chunk_rows=self.real_rows(mix)), _MOST_CHUNKS)
+
+    def real_rows(self, mix: Mix) -> int:
+        """Of the chunks of real runs, a card counted as one replica."""
+        cards = sum(rental.offer.gpus * n for rental, n in zip(self.market.rentals, mix.counts, strict=True))
+        return auto_chunk_rows(self.job.images, cards)
 
     def curve(self, chosen: Mix) -> list[Point]:
         """The cheapest mix for each of several times, from the fastest on; the chosen one among them."""
@@ -282,6 +291,7 @@ def _quote(planner: _Planner, mix: Mix, runs: Sequence[SimulatedRun], curve: Seq
         met=None if deadline is None else sum(run.seconds <= deadline for run in runs) / len(runs),
         redone=_mean([run.redone for run in runs]),
         rows=planner.rows(mix),
+        real_rows=planner.real_rows(mix),
         lines=tuple(_line(planner, mix, runs, index) for index in range(len(rentals))),
         curve=tuple(curve),
     )

@@ -117,8 +117,8 @@ def _caveats(quote: Quote) -> Iterator[str]:
         )
     sources = sorted({line.rental.price.source for line in quote.lines if line.nodes})
     yield f"Prices: {'; '.join(sources[:_NAMED])}{'; …' if len(sources) > _NAMED else ''}."
-    if quote.rows > quote.job.chunk_rows:
-        yield f"Simulated in chunks of {quote.rows:,} images instead of {quote.job.chunk_rows:,}, to be done in time."
+    if quote.rows > quote.real_rows:
+        yield f"Simulated in chunks of {quote.rows:,} images instead of {quote.real_rows:,}, to be done in time."
     for name, why in quote.market.left_out.items():
         yield f"Left out: {name}: {why}."
 
@@ -138,7 +138,7 @@ def quote_document(quote: Quote) -> dict[str, Any]:
         "confidence": wish.confidence,
         "seed": wish.seed,
         "runs": wish.runs,
-        "chunk_rows": quote.job.chunk_rows,
+        "chunk_rows": quote.real_rows,
         "simulated_chunk_rows": quote.rows,
         "currency": quote.market.currency,
         "nodes": quote.mix.nodes,

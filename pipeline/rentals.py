@@ -6,6 +6,7 @@ from typing import Literal
 
 from pipeline.card_profiles import GIB, CardProfile, CardTable
 from pipeline.fleet_file import Assumptions, FleetFile, NodeOffer
+from pipeline.leases import LOOK_AHEAD_S
 from pipeline.measured_run import MeasuredNode
 from pipeline.mix import NodePlan
 from pipeline.prices import NodePrice, PriceTable
@@ -120,10 +121,7 @@ def plan_of(rental: Rental, job: Job, assumptions: Assumptions, nodes: int, fact
     offer, kind = rental.offer, kind_of(rental, assumptions, factor)
     lease_s = min(LONGEST_LEASE_S, job.chunk_rows / kind.images_per_s)
     stragglers = 0.0 if kind.relative_times else assumptions.straggler_share * (assumptions.straggler_factor - 1)
-    rate = kind.images_per_s * kind.cards / (1 + stragglers)
-    if kind.link_bytes_per_s and job.image_bytes:
-        crossing = job.image_bytes + (job.pixel_bytes if nodes > 1 else 0)
-        rate = min(rate, kind.link_bytes_per_s / crossing)
+    rate = kind.cards * _with_link(kind, kind.images_per_s / (1 + stragglers), job, nodes)
     away_s = kind.startup_s + kind.load_s + assumptions.notice_seconds + 1.5 * lease_s
     per_s = kind.preemptions_per_hour / 3600
     paid = 1.0 if kind.startup_is_billed else 1 / (1 + per_s * kind.startup_s)
@@ -139,6 +137,20 @@ def plan_of(rental: Rental, job: Job, assumptions: Assumptions, nodes: int, fact
         least=offer.least_nodes,
         most=offer.most_nodes,
     )
+
+
+def _with_link(kind: NodeKind, images_per_s: float, job: Job, nodes: int) -> float:
+    """Images/s of one card of a node whose link carries what its cards work on.
+
+    A lease is granted LOOK_AHEAD_S before the card is idle: what the pixels take longer than that, the card waits.
+    """
+    if not kind.link_bytes_per_s or not job.image_bytes:
+        return images_per_s
+    images = min(job.chunk_rows, LONGEST_LEASE_S * images_per_s)
+    byte_s = images * kind.cards / kind.link_bytes_per_s
+    pixels_s = byte_s * job.pixel_bytes if nodes > 1 else 0.0
+    cycle_s = max(byte_s * job.image_bytes + pixels_s, images / images_per_s + max(0.0, pixels_s - LOOK_AHEAD_S))
+    return images / cycle_s
 
 
 def _speed(

@@ -25,7 +25,7 @@ LONGEST_LEASE_S = 20.0
 _CHUNKS_PER_CARD, _CHUNKS_BEFORE = 3, 2
 """As `pipeline.flow` has it: chunks under way for each replica, and those of a worker that is decoding and fetching."""
 _NEVER = 1e12
-_PATIENCE = 1000.0
+_PATIENCE = 50.0
 """A run that takes so many times as long as its nodes need without interruption is given up."""
 
 
