@@ -189,7 +189,7 @@ def test_the_plan_says_what_the_simulation_finds(limits: dict[str, float]) -> No
 
 def test_nodes_that_die_before_they_are_up_end_in_an_error() -> None:
     """Not in a simulation without end."""
-    kind = NodeKind("a", 1, load_s=3600, preemptions_per_hour=1000)
+    kind = NodeKind("a", 1, load_s=600, preemptions_per_hour=300)
     with pytest.raises(EndlessError, match="nodes die before"):
         simulate([kind], [1], Job(10, 10), CERTAIN)
 
