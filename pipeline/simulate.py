@@ -274,7 +274,7 @@ class _Simulation:
         del self._paying[node.name]
         paid = max(0.0, until - node.paid_from)
         node.result.paid_s += paid
-        if node.joined_at == _NEVER:
+        if node.joined_at == _NEVER and node.kind.startup_is_billed:
             node.result.seconds["start"] += paid
 
     # ---- what waits for a card ----
