@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pipeline.errors import RunError
 from pipeline.mix import LONGEST_S, Mix, NodePlan, cheapest, evaluate, everything, fastest
 from pipeline.plan import auto_chunk_rows
-from pipeline.rentals import Market, Rental, kind_of, plans_of
+from pipeline.rentals import Market, Rental, drawn_factors, kind_of, plans_of
 from pipeline.simulate import SPLITS, Job, SimulatedRun, coarse_rows, simulate
 
 _DRAWS = 200
@@ -147,7 +147,7 @@ class _Planner:
         self.wish, self.market, self.job = wish, market, job
         self.plans = plans_of(market.rentals, job, market.assumptions)
         draw = random.Random(wish.seed)
-        self.factors = [[_factor(rental, market, draw) for rental in market.rentals] for _ in range(_DRAWS)]
+        self.factors = [drawn_factors(market.rentals, market.assumptions, draw) for _ in range(_DRAWS)]
         self._drawn = [plans_of(market.rentals, job, market.assumptions, factors) for factors in self.factors]
 
     def choose(self) -> Mix:
@@ -311,14 +311,6 @@ def _line(planner: _Planner, mix: Mix, runs: Sequence[SimulatedRun], index: int)
         full_images_per_dollar=plan.images_per_s / plan.dollars_per_s if plan.dollars_per_s else math.inf,
         shares={split: sum(k.seconds[split] for k in kinds) / paid if paid else 0.0 for split in SPLITS},
     )
-
-
-def _factor(rental: Rental, market: Market, draw: random.Random) -> float:
-    """What a kind of card may turn out to do, as a share of what is expected."""
-    if rental.speed.basis == "modelled":
-        low, high = market.assumptions.modelled_share
-        return draw.uniform(low, high) / ((low + high) / 2)
-    return math.exp(draw.gauss(0.0, market.assumptions.measured_spread))
 
 
 def _times_as_many(plans: Sequence[NodePlan], images: int, deadline_s: float) -> float:

@@ -1,5 +1,7 @@
 """What may be rented, with all that a quote needs of it: price, expected images/s, and where that is from."""
 
+import math
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -17,6 +19,8 @@ Basis = Literal["given", "measured", "modelled"]
 """Images/s as the fleet file has them; as a run or `ramfleet calibrate` measured them; as the card's model says."""
 
 _BITS = 1e6 / 8
+_COMMON = 0.75
+"""Of the place within `Assumptions.modelled_share`, what all cards have in common."""
 _KEEPS_UP = 1e9
 """Images/s of what is taken to keep up."""
 
@@ -137,6 +141,22 @@ def plan_of(rental: Rental, job: Job, assumptions: Assumptions, nodes: int, fact
         least=offer.least_nodes,
         most=offer.most_nodes,
     )
+
+
+def drawn_factors(rentals: Sequence[Rental], assumptions: Assumptions, draw: random.Random) -> list[float]:
+    """What each kind of card may turn out to do, as a share of what is expected.
+
+    How far the model of a card is off is mostly the software's doing, and so mostly the same for all of them.
+    """
+    low, high = assumptions.modelled_share
+    common = draw.random()
+    factors = []
+    for rental in rentals:
+        own, error = draw.random(), draw.gauss(0.0, assumptions.measured_spread)
+        place = _COMMON * common + (1 - _COMMON) * own
+        modelled = (low + (high - low) * place) / ((low + high) / 2)
+        factors.append(modelled if rental.speed.basis == "modelled" else math.exp(error))
+    return factors
 
 
 def _with_link(kind: NodeKind, images_per_s: float, job: Job, nodes: int) -> float:

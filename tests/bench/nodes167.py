@@ -18,7 +18,7 @@ from pipeline.fleet_file import Assumptions, FleetFile, NodeOffer
 from pipeline.price_files import parse_yaml
 from pipeline.prices import PriceTable
 from pipeline.quote import Wish, hours, make_quote, money
-from pipeline.rentals import Market, kind_of, open_market
+from pipeline.rentals import Market, drawn_factors, kind_of, open_market
 from pipeline.simulate import SPLITS, Job, SimulatedRun, simulate
 from pipeline.sizing import load_of, modelled_images_per_s
 from ramcore.config import ram_plus_preset
@@ -54,11 +54,9 @@ class Study:
 
     def runs(self, market: Market) -> list[SimulatedRun]:
         """All nodes at once, several times; each time cards do another share of what is modelled for them."""
-        low, high = self.assumptions.modelled_share
         found = []
         for seed in range(self.assumed["seed"], self.assumed["seed"] + self.assumed["runs"]):
-            draw = random.Random(seed)
-            factors = [draw.uniform(low, high) / ((low + high) / 2) for _ in market.rentals]
+            factors = drawn_factors(market.rentals, self.assumptions, random.Random(seed))
             kinds = [kind_of(r, self.assumptions, f) for r, f in zip(market.rentals, factors, strict=True)]
             counts = [rental.offer.most_nodes for rental in market.rentals]
             found.append(simulate(kinds, counts, self.job, self.assumptions, seed))

@@ -2,6 +2,8 @@
 
 import json
 import os
+import random
+import statistics
 from pathlib import Path
 
 import jsonschema
@@ -20,7 +22,7 @@ from pipeline.mix import evaluate
 from pipeline.prices import load_prices
 from pipeline.quote import InfeasibleError, Wish, make_quote
 from pipeline.quote_words import quote_document
-from pipeline.rentals import Market, open_market, plans_of
+from pipeline.rentals import Market, drawn_factors, kind_of, open_market, plans_of
 from pipeline.simulate import Job, simulate
 
 HOUR = 3600.0
@@ -139,6 +141,16 @@ def test_a_measured_run_wins_over_the_model() -> None:
     assert found.rentals[0].speed.relative_times == (0.5, 1.5)
 
 
+def test_doubt_about_the_model_is_doubt_about_all_cards(consumer: Market) -> None:
+    """Many kinds of cards do not make it certain: the spread of their sum is most of the spread of one."""
+    draw = random.Random(0)
+    drawn = [drawn_factors(consumer.rentals * 6, consumer.assumptions, draw) for _ in range(300)]
+    one, mean = statistics.stdev(f[0] for f in drawn), statistics.stdev(statistics.mean(f) for f in drawn)
+    assert mean > 0.8 * one
+    assert statistics.mean(f[0] for f in drawn) == pytest.approx(1, rel=0.02)
+    assert all(0.5 / 0.65 <= factor <= 0.8 / 0.65 + 1e-9 for factors in drawn for factor in factors)
+
+
 def test_what_is_modelled_is_called_so(consumer: Market) -> None:
     """With the share of the ceiling that it is taken to reach."""
     quote = make_quote(Wish(JOB.images, HOUR, runs=1), consumer, JOB)
@@ -194,8 +206,6 @@ def test_worker_groups_of_kuberay_are_one_for_each_kind(cloud: Market) -> None:
 
 def test_a_run_is_simulated_as_it_was_predicted(consumer: Market) -> None:
     """A run with seeds and speeds that the quote has not seen ends near its middle."""
-    from pipeline.rentals import kind_of
-
     quote = make_quote(Wish(JOB.images, HOUR, runs=10), consumer, JOB)
     kinds = [kind_of(rental, consumer.assumptions) for rental in consumer.rentals]
     run = simulate(kinds, quote.mix.counts, Job(JOB.images, quote.real_rows, 150_000, 442_368), consumer.assumptions, 99)
