@@ -7,8 +7,7 @@ from typing import Any
 import yaml
 
 from pipeline.errors import ConfigError
-from pipeline.fleet_file import chosen_fleet, dump_fleet
-from pipeline.fleet_file import FleetFile, NodeOffer
+from pipeline.fleet_file import FleetFile, NodeOffer, chosen_fleet, dump_fleet
 from pipeline.quote import Line, Quote, hours, money
 
 INSTANCE_LABEL = "ramfleet/instance-type"
@@ -167,5 +166,5 @@ def _dumped(tree: dict[str, Any]) -> str:
 class _Dumper(yaml.SafeDumper):
     """Writes shared values out instead of referring to them."""
 
-    def ignore_aliases(self, data: Any) -> bool:  # noqa: D102
+    def ignore_aliases(self, data: Any) -> bool:
         return True

@@ -32,8 +32,8 @@ class SolverError(RunError):
 class NodePlan:
     """What one node is expected to do and to cost, preemptions included.
 
-    images_per_s: of its cards, supply_per_s: what its CPUs decode, both from lead_s on; dollars_per_s: from unpaid_s on,
-    and for tail_s behind the work. least, most: how many of them.
+    images_per_s: of its cards, supply_per_s: what its CPUs decode, both from lead_s on; dollars_per_s: from unpaid_s
+    on, and for tail_s behind the work. least, most: how many of them.
     """
 
     name: str

@@ -31,7 +31,10 @@ class InfeasibleError(RunError):
 
 @dataclass(frozen=True)
 class Wish:
-    """What is asked for. deadline_s: of the whole run; confidence: share of simulated runs that meet it; runs: of them."""
+    """What is asked for.
+
+    deadline_s: of the whole run; confidence: share of the simulated runs that are to meet it; runs: how many of them.
+    """
 
     images: int
     deadline_s: float | None = None
@@ -112,7 +115,7 @@ def make_quote(wish: Wish, market: Market, job: Job, tell: Callable[[str], None]
     tell("choosing nodes")
     mix = planner.choose()
     tell(f"simulating {wish.runs} runs on {mix.nodes} nodes")
-    runs = planner.simulated(mix)
+    runs: Sequence[SimulatedRun] = planner.simulated(mix)
     if wish.deadline_s is not None:
         mix, runs = _kept(planner, mix, runs, wish.deadline_s, tell)
     tell("drawing the curve of cost against time")

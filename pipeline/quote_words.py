@@ -9,7 +9,12 @@ from pipeline.rentals import kind_of
 
 _NAMED = 4
 _ANOTHER = 1.2
-_WORDS = {"start": "starting nodes", "load": "loading models", "preempted": "work that preemptions void", "idle": "waiting"}
+_WORDS = {
+    "start": "starting nodes",
+    "load": "loading models",
+    "preempted": "work that preemptions void",
+    "idle": "waiting",
+}
 
 
 def explain(quote: Quote, plans: Sequence[NodePlan]) -> Iterator[str]:

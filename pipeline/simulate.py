@@ -377,7 +377,7 @@ class _Simulation:
         lease = self._book.release(piece.lease_id, self._now)
         queue = self._queues[card]
         if lease is None or piece.began_at is None or queue.popleft() is not piece:
-            raise AssertionError(f"lease {piece.lease_id} of {card} ended out of turn")
+            raise RuntimeError(f"lease {piece.lease_id} of {card} ended out of turn")
         if queue:
             self._begin(card)
         node = self._node_of[card]

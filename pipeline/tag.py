@@ -41,7 +41,6 @@ from pipeline.versions import with_versions
 from ramcore.bundle import bundle_hash, demo_bundle, read_config
 
 
-
 @dataclass(frozen=True)
 class Request:
     """What a user asks for.

@@ -6,8 +6,11 @@ writes docs/benchmark-167-nodes.md from the assumptions in docs/benchmark-167-no
 """
 
 import inspect
+import itertools
 import random
 import sys
+import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,35 +82,34 @@ def main() -> None:
 
 def page(study: Study) -> str:
     """All of it, Markdown."""
-    parts = [introduction(study), cards(study), whole_fleet(study), rented(study), conditions(study), assumptions(study)]
-    return "\n\n".join(parts) + "\n"
+    sections = (introduction, cards, whole_fleet, rented, conditions, assumptions)
+    return "\n\n".join(section(study) for section in sections) + "\n"
 
 
 def introduction(study: Study) -> str:
+    """What was published, and what is predicted."""
     p = study.published
-    best = {tags: _best(study, tags) for tags in study.assumed["tags"]}
-    same = {tags: _of_card(study, tags, p["card"]) for tags in study.assumed["tags"]}
-    lines = "\n".join(
-        f"- {tags:,} tags: {_k(same[tags][0])} to {_k(same[tags][1])} images/$ on {_plain(p['card'])}; the best of the 19 "
-        f"types is {card}, {_k(low)} to {_k(high)}"
-        for tags, (card, low, high) in best.items()
+    card, known = _plain(p["card"]), _k(p["images_per_dollar"])
+    low, high = p["images_per_s"]
+    lines = []
+    for tags in study.assumed["tags"]:
+        same = _span(_of_card(study, tags, p["card"]))
+        best, best_range = _best(study, tags)
+        lines.append(f"- {tags:,} tags: {same} images/$ on {card}; the best of all is {best}, {_span(best_range)}")
+    return _prose(
+        "# 167 nodes, 19 card types: the published benchmark, predicted for RamFleet",
+        """Written by `python -m tests.bench.nodes167` from `docs/benchmark-167-nodes.yaml`. **This is a prediction.
+        This project has not measured a single figure of a GPU.**""",
+        f"""Published, by SaladCloud: {p["nodes"]} nodes with {p["card_types"]} types of consumer cards tagged
+        {p["images"]:,} images; the best, {card}, did {known} images/$. The code that was published with it ran
+        {p["tags"]} tags in {p["dtype"]} with one image at a time, each in under {p["longest_ms_per_image"]} ms:
+        {low} to {high} images/s of a card.""",
+        "Predicted here for a card at full work, never idle, by the number of tags:",
+        "\n".join(lines),
+        """That is no race: the published figure was measured, with all that happens on private machines; ours is what a
+        card should do in 16 bit with full micro-batches, at prices written down from memory. With start, model load and
+        idle time included the fleet does far less for a dollar: see below.""",
     )
-    return f"""# 167 nodes, 19 card types: the published benchmark, predicted for RamFleet
-
-Written by `python -m tests.bench.nodes167` from `docs/benchmark-167-nodes.yaml`. **This is a prediction. This project has
-not measured a single figure of a GPU.**
-
-Published, by SaladCloud: {p["nodes"]} nodes with {p["card_types"]} types of consumer cards tagged {p["images"]:,} images;
-the best, {_plain(p["card"])}, did {_k(p["images_per_dollar"])} images/$. The code that was published with it ran {p["tags"]} tags
-in {p["dtype"]} with one image at a time, each in under {p["longest_ms_per_image"]} ms: {p["images_per_s"][0]} to {p["images_per_s"][1]} images/s of a card.
-
-Predicted here for a card at full work, never idle, by the number of tags:
-
-{lines}
-
-That is no race: the published figure was measured, with all that happens on private machines; ours is what a card should
-do in 16 bit with full micro-batches, at prices written down from memory. With start, model load and idle time included the
-fleet does far less for a dollar: see below."""
 
 
 def cards(study: Study) -> str:
@@ -119,40 +121,33 @@ def cards(study: Study) -> str:
     for pair in zip(*(market.rentals for market in markets), strict=True):
         cells = "".join(f" {_speed_cells(study, rental)} |" for rental in pair)
         rows.append(f"| {_plain(pair[0].name)} | {pair[0].dollars_per_hour:.2f} |{cells}")
-    left = "".join(
-        f"\n{_plain(name)} with {n:,} tags is left out: {why}."
-        for n, market in zip(tags, markets, strict=True)
-        for name, why in market.left_out.items()
-    )
     low, high = study.assumptions.modelled_share
-    return f"""## Each card at full work
-
-images/s of one card. *model*: `pipeline/sizing.py`, a ceiling from datasheet figures with guessed host constants;
-*expected*: {low:.0%} to {high:.0%} of it, no more than its node decodes; *K images/$*: thousands of images per dollar while
-it works, no start-up, load or idle time.
-
-{chr(10).join(rows)}
-{left}""".rstrip()
+    return _prose(
+        "## Each card at full work",
+        f"""images/s of one card. *model*: `pipeline/sizing.py`, a ceiling from datasheet figures with guessed host
+        constants; *expected*: {low:.0%} to {high:.0%} of it, no more than its node decodes; *K images/$*: thousands of
+        images per dollar while it works, no start-up, load or idle time.""",
+        "\n".join(rows),
+    )
 
 
 def whole_fleet(study: Study) -> str:
     """All nodes at once, as the study ran them."""
-    rows = ["| tags | network | time | cost | images/$ | work | load | idle | preempted |", "|--:|---|--:|--:|--:|--:|--:|--:|--:|"]
+    columns = ("tags", "network", "time", "cost", "images/$", "work", "load", "idle", "preempted")
+    rows = [f"| {' | '.join(columns)} |", "|--:|---|" + "--:|" * (len(columns) - 2)]
     slow = study.assumed["slow_link_mbit_s"]
     for tags in study.assumed["tags"]:
-        for name, limits in (("no limit", {}), (f"{slow} Mbit/s", {"link_mbit_s": slow})):
-            market = study.market(tags, **limits)
-            rows.append(_fleet_row(study, tags, name, market))
-    return f"""## All 167 nodes at once
-
-{study.job.images:,} images on {study.published["nodes"]} nodes, simulated {study.assumed["runs"]} times (discrete events, the
-project's own leasing policy; medians):
-
-{chr(10).join(rows)}
-
-So many nodes are far too many for so few images: most are still starting when the others are done, and what is paid is
-loading and waiting. Over a network of {slow} Mbit/s per node it is pixels that are waited for: where chunks queue, they are
-sent to whichever card is free, {study.job.pixel_bytes / 1000:.0f} KB per image."""
+        rows.append(_fleet_row(study, tags, "no limit", study.market(tags)))
+        rows.append(_fleet_row(study, tags, f"{slow} Mbit/s", study.market(tags, link_mbit_s=slow)))
+    return _prose(
+        f"## All {study.published['nodes']} nodes at once",
+        f"""{study.job.images:,} images on {study.published["nodes"]} nodes, simulated {study.assumed["runs"]} times
+        (discrete events, the project's own leasing policy; medians). Start-up is not billed here, loading is:""",
+        "\n".join(rows),
+        f"""So many nodes are far too many for so few images: most are still starting when the others are done, and what
+        is paid is loading and waiting. Over a network of {slow} Mbit/s per node it is pixels that are waited for: where
+        chunks queue, they are sent to whichever card is free, {study.job.pixel_bytes / 1000:.0f} KB per image.""",
+    )
 
 
 def rented(study: Study) -> str:
@@ -163,74 +158,85 @@ def rented(study: Study) -> str:
         wish = Wish(study.job.images, deadline * 3600, runs=study.assumed["runs"], seed=study.assumed["seed"])
         quote = make_quote(wish, study.market(tags, exact=False), study.job)
         nodes = ", ".join(f"{line.nodes} × {_plain(line.rental.name)}" for line in quote.lines if line.nodes)
-        per_dollar = study.job.images / quote.dollars.middle
-        rows.append(
-            f"| {tags:,} | {nodes} | {hours(quote.seconds.middle)} | {money(quote.dollars.middle, 'USD')} | {_k(per_dollar)} |"
-        )
-    return f"""## What a quote rents instead
-
-The cheapest mix of the same cards that is done within {deadline:g} h in nine of ten simulated runs:
-
-{chr(10).join(rows)}"""
+        cost = quote.dollars.middle
+        figures = (hours(quote.seconds.middle), money(cost, "USD"), _k(study.job.images / cost))
+        rows.append(f"| {tags:,} | {nodes} | {' | '.join(figures)} |")
+    return _prose(
+        "## What a quote rents instead",
+        f"The cheapest mix of the same cards that is done within {deadline:g} h in nine of ten simulated runs:",
+        "\n".join(rows),
+    )
 
 
 def conditions(study: Study) -> str:
     """What is measured, by whom, and what is modelled."""
     p, modelled = study.published, study.as_published()
     low, high = p["images_per_s"]
-    price = tuple(3600 * rate / p["images_per_dollar"] for rate in (low, high))
+    card, known = _plain(p["card"]), p["images_per_dollar"]
     own = study.assumed["prices"][p["card"]]
     full = _full(study, p["tags"], p["card"])
     short = tuple(3600 / own * full * rate / modelled for rate in (low, high))
-    return f"""## What is measured and what is modelled
-
-| | |
-|---|---|
-| measured by this project | nothing of a GPU. On CPUs: the leasing policy (cards of any speed end together), decoding, fetching; README |
-| measured by others, as published | {_k(p["images_per_dollar"])} images/$ on {_plain(p["card"])}, under {p["longest_ms_per_image"]} ms per image, {p["nodes"]} nodes, {p["images"]:,} images |
-| derived from that | {low} to {high} images/s of a card; so a price of ${price[0]:.3f} to ${price[1]:.3f} an hour |
-| modelled | images/s of every card, from the makers' rates of arithmetic and memory; operations and traffic of the model per image |
-| simulated | time, cost, idle time, preemptions of the fleet |
-| assumed | everything below, prices included |
-
-Under the published conditions ({p["tags"]} tags, {p["dtype"]}, one image at a time) the same model says
-{modelled:.0f} images/s for {_plain(p["card"])}, {modelled / high:.0f} to {modelled / low:.0f} times what was measured there with
-download, decoding and upload: a warning against taking the ceilings above for rates. At the price assumed here, ${own:.2f}
-an hour, the measured rate would give {_k(3600 * low / own)} to {_k(3600 * high / own)} images/$.
-
-Were RamFleet to fall as far short of the model as that run did, it would do {_k(short[0])} to {_k(short[1])} images/$ on that
-card with {p["tags"]} tags. It fetches and decodes beside the card's work, which should make it better than that; only a
-measurement can tell."""
+    told = {
+        "measured by this project": "nothing of a GPU. On CPUs: the leasing policy, decoding, fetching (README)",
+        "measured by others, as published": f"{_k(known)} images/$ on {card}, {p['nodes']} nodes, "
+        f"{p['images']:,} images, under {p['longest_ms_per_image']} ms per image",
+        "derived from that": f"{low} to {high} images/s of a card; so ${3600 * low / known:.3f} to "
+        f"${3600 * high / known:.3f} an hour",
+        "modelled": "images/s of every card: the makers' rates of arithmetic and memory, the model's work per image",
+        "simulated": "time, cost, idle time and preemptions of the fleet",
+        "assumed": "everything below, prices included",
+    }
+    return _prose(
+        "## What is measured and what is modelled",
+        "\n".join(["| | |", "|---|---|", *(f"| {name} | {text} |" for name, text in told.items())]),
+        f"""Under the published conditions ({p["tags"]} tags, {p["dtype"]}, one image at a time) the same model says
+        {modelled:.0f} images/s for {card}, {modelled / high:.0f} to {modelled / low:.0f} times what was measured there
+        with download, decoding and upload: a warning against taking the ceilings above for rates. At the price assumed
+        here, ${own:.2f} an hour, the measured rate gives {_span([3600 * n / own for n in (low, high)])} images/$.""",
+        f"""Were RamFleet to fall as far short of the model as that run did, it would do {_span(short)} images/$ on
+        that card with {p["tags"]} tags. It fetches and decodes beside the card's work, which should make it better than
+        that; only a measurement can tell.""",
+    )
 
 
 def assumptions(study: Study) -> str:
     """All of them, with their values."""
     assumed = study.assumed
-    rows = ["| assumption | value | |", "|---|---|---|"]
+    rows = []
     notes = _notes(Assumptions)
     for name, value in study.assumptions.model_dump().items():
         shown = f"{value[0]:g} … {value[1]:g}" if isinstance(value, tuple) else f"{value:g}"
-        rows.append(f"| `{name}` | {shown} | {notes[name]} |")
+        rows.append((f"`{name}`", shown, notes[name]))
     offer_notes = _notes(NodeOffer)
-    rows += [f"| `{name}` of every node | {value} | {offer_notes[name]} |" for name, value in assumed["every_node"].items()]
+    rows += [(f"`{name}` of every node", value, offer_notes[name]) for name, value in assumed["every_node"].items()]
     counts = sorted({node["most_nodes"] for node in assumed["fleet"]["nodes"]})
+    prices = sorted(assumed["prices"].values())
     rows += [
-        f"| card types | {len(assumed['fleet']['nodes'])} | which ones the study used was not found: consumer cards of the table |",
-        f"| nodes of each | {counts[0]} or {counts[-1]} | not found either: spread evenly |",
-        f"| prices | above | {min(assumed['prices'].values()):.2f} to {max(assumed['prices'].values()):.2f} $/h, from memory, not looked up |",
-        f"| seed, runs | {assumed['seed']}, {assumed['runs']} | of all that is drawn |",
-        f"| rows of a chunk | {study.job.chunk_rows} | as a run would cut so many images for so many replicas |",
-        f"| pixels of an image | {study.job.pixel_bytes:,.0f} B | 384 × 384 × 3, uint8 |",
+        ("card types", len(assumed["fleet"]["nodes"]), "which ones the study used was not found: cards of the table"),
+        ("nodes of each", f"{counts[0]} or {counts[-1]}", "not found either: spread evenly"),
+        ("prices", f"{prices[0]:.2f} … {prices[-1]:.2f} $/h", "from memory, not looked up; each is in the table above"),
+        ("seed, runs", f"{assumed['seed']}, {assumed['runs']}", "of all that is drawn"),
+        ("rows of a chunk", study.job.chunk_rows, "as a run would cut so many images for so many replicas"),
+        ("pixels of an image", f"{study.job.pixel_bytes:,.0f} B", "384 × 384 × 3, uint8"),
     ]
-    return "## Every assumption\n\n" + "\n".join(rows)
+    table = ["| assumption | value | |", "|---|---|---|", *(f"| {a} | {b} | {c} |" for a, b, c in rows)]
+    return "## Every assumption\n\n" + "\n".join(table)
 
 
-def _best(study: Study, tags: int) -> tuple[str, float, float]:
+def _prose(*parts: str) -> str:
+    """Paragraphs, filled to the width of the house; tables, lists and headings as they are."""
+    filled = [
+        part if part.startswith(("|", "-", "#")) else textwrap.fill(" ".join(part.split()), 120) for part in parts
+    ]
+    return "\n\n".join(filled)
+
+
+def _best(study: Study, tags: int) -> tuple[str, tuple[float, float]]:
     """The card with the most images per dollar, and the range that is expected of it."""
     market = study.market(tags)
     ranges = {rental.name: _per_dollar(study, rental) for rental in market.rentals}
     card = max(ranges, key=lambda name: sum(ranges[name]))
-    return _plain(card), *ranges[card]
+    return _plain(card), ranges[card]
 
 
 def _of_card(study: Study, tags: int, card: str) -> tuple[float, float]:
@@ -275,7 +281,7 @@ def _fleet_row(study: Study, tags: int, network: str, market: Market) -> str:
 def _notes(model: type) -> dict[str, str]:
     """The docstrings under the fields of a class."""
     notes, lines = {}, inspect.getsource(model).splitlines()
-    for line, following in zip(lines, lines[1:], strict=False):
+    for line, following in itertools.pairwise(lines):
         name, separator, _ = line.strip().partition(":")
         if separator and following.strip().startswith('"""') and name.isidentifier():
             notes[name] = following.strip().strip('"')
@@ -288,6 +294,10 @@ def _middle(values: list[float]) -> float:
 
 def _k(value: float) -> str:
     return f"{value / 1e6:,.2f}M" if value >= 999_500 else f"{value / 1000:,.0f}K"
+
+
+def _span(values: Sequence[float]) -> str:
+    return f"{_k(values[0])} to {_k(values[1])}"
 
 
 def _plain(name: str) -> str:

@@ -8,7 +8,7 @@ PAGE = nodes167.PAGE.read_text(encoding="utf-8")
 
 
 def test_the_page_is_up_to_date() -> None:
-    """Every part that neither the solver nor a simulation makes, word for word: run `python -m tests.bench.nodes167`."""
+    """Word for word, but for what the solver and the simulation make; `python -m tests.bench.nodes167` writes it."""
     for part in (nodes167.introduction, nodes167.cards, nodes167.conditions, nodes167.assumptions):
         assert part(STUDY) in PAGE
 

@@ -117,10 +117,7 @@ def test_a_mix_without_nodes_takes_for_ever() -> None:
 
 def test_two_hundred_nodes_of_nineteen_kinds() -> None:
     """A fleet of the size that people rent is solved, and near what its best cards alone would cost."""
-    kinds = [
-        plan(20 + 9 * i, 0.05 + 0.02 * (i % 7) * (i + 1), most=5 + i % 9, lead_s=345.0)
-        for i in range(19)
-    ]
+    kinds = [plan(20 + 9 * i, 0.05 + 0.02 * (i % 7) * (i + 1), most=5 + i % 9, lead_s=345.0) for i in range(19)]
     least = everything(kinds, 10_000_000).seconds
     found = cheapest(kinds, 10_000_000, 3 * least)
     assert found is not None

@@ -65,7 +65,10 @@ def test_a_deadline_is_met_in_enough_runs(consumer: Market) -> None:
     assert quote.met is not None
     assert quote.met >= 0.9
     assert quote.seconds.middle < 0.6 * HOUR
-    assert quote.mix.dollars < evaluate(plans_of(consumer.rentals, JOB, consumer.assumptions), [10, 6, 4], JOB.images).dollars
+    assert (
+        quote.mix.dollars
+        < evaluate(plans_of(consumer.rentals, JOB, consumer.assumptions), [10, 6, 4], JOB.images).dollars
+    )
     assert sum(line.images for line in quote.lines) == pytest.approx(JOB.images)
 
 
@@ -104,13 +107,17 @@ def test_an_impossible_deadline_says_by_how_much(consumer: Market) -> None:
 
 def test_a_deadline_shorter_than_a_start_says_so(consumer: Market) -> None:
     """No number of nodes would help."""
-    with pytest.raises(InfeasibleError, match=r"starting a node, loading the model and ending a run alone take 6\.8 min"):
+    with pytest.raises(
+        InfeasibleError, match=r"starting a node, loading the model and ending a run alone take 6\.8 min"
+    ):
         make_quote(Wish(JOB.images, 60), consumer, JOB)
 
 
 def test_an_impossible_budget_says_by_how_much(consumer: Market) -> None:
     """What the cheapest mix costs, and what is missing."""
-    with pytest.raises(InfeasibleError, match=r"budget \$0\.01 cannot be met: the cheapest mix costs \$0\.\d+, \$0\.\d+ too"):
+    with pytest.raises(
+        InfeasibleError, match=r"budget \$0\.01 cannot be met: the cheapest mix costs \$0\.\d+, \$0\.\d+ too"
+    ):
         make_quote(Wish(JOB.images, budget=0.01), consumer, JOB)
 
 
@@ -208,7 +215,9 @@ def test_a_run_is_simulated_as_it_was_predicted(consumer: Market) -> None:
     """A run with seeds and speeds that the quote has not seen ends near its middle."""
     quote = make_quote(Wish(JOB.images, HOUR, runs=10), consumer, JOB)
     kinds = [kind_of(rental, consumer.assumptions) for rental in consumer.rentals]
-    run = simulate(kinds, quote.mix.counts, Job(JOB.images, quote.real_rows, 150_000, 442_368), consumer.assumptions, 99)
+    run = simulate(
+        kinds, quote.mix.counts, Job(JOB.images, quote.real_rows, 150_000, 442_368), consumer.assumptions, 99
+    )
     assert quote.seconds.low * 0.9 <= run.seconds <= quote.seconds.high * 1.1
 
 

@@ -1,6 +1,4 @@
-"""Runs on rented nodes, simulated: what goes in comes out, chance comes from the seed, costs are what they should be."""
-
-import itertools
+"""Runs on rented nodes, simulated: images are conserved, chance comes from the seed, things cost what they should."""
 
 import pytest
 from hypothesis import given, settings
@@ -194,7 +192,7 @@ def test_nodes_that_die_before_they_are_up_end_in_an_error() -> None:
         simulate([kind], [1], Job(10, 10), CERTAIN)
 
 
-@pytest.mark.parametrize(("counts", "images"), list(itertools.product([[0]], [5])) + [([1], 0)])
+@pytest.mark.parametrize(("counts", "images"), [([0], 5), ([1], 0)])
 def test_nothing_to_do_or_nobody_to_do_it_is_refused(counts: list[int], images: int) -> None:
     """By name and value."""
     with pytest.raises(ValueError, match="there has to be one of each"):
