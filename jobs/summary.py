@@ -62,7 +62,23 @@ def _counts(result: Result, bytes_per_image: float | None) -> Table:
         table.add_row("images/s", f"{speed}  ({result.images} in {result.seconds:.1f} s, start of replicas included)")
     else:
         table.add_row("images/s", "nothing was left to do")
+    cost = cost_line(result.published.cost)
+    if cost is not None:
+        table.add_row("cost", cost)
     return table
+
+
+def cost_line(cost: dict[str, Any]) -> str | None:
+    """What the run cost so far, all its sessions together; None where no node has a price.
+
+    cost: as `pipeline.run_costs.cost_summary` makes it.
+    """
+    if cost["total"] is None:
+        return None
+    each = cost["per_1000_images"]
+    per_image = "" if each is None else f", {each:.3g} per 1,000 images"
+    without = f"  (without {', '.join(line.split(':')[0] for line in cost['unpriced'])})" if cost["unpriced"] else ""
+    return f"{cost['total']:.3g} {cost['currency']}{per_image}{without}"
 
 
 def _frequent(result: Result) -> Text:

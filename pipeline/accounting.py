@@ -1,6 +1,7 @@
 """The balance of a run: input = tagged + rejected + duplicates + carried."""
 
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from pipeline.errors import IncompleteError
 
@@ -32,9 +33,13 @@ class Counts:
 
 @dataclass(frozen=True)
 class Published:
-    """What finalize made: the tables' parts by folder, the counts, and what the summary shows."""
+    """What finalize made: the tables' parts by folder, the counts, and what the summary shows.
+
+    cost: see `pipeline.run_costs.cost_summary`.
+    """
 
     parts: dict[str, list[str]]
     counts: Counts
     rejects_by_kind: dict[str, int]
     frequent_tags: list[tuple[str, int]]
+    cost: dict[str, Any]

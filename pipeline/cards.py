@@ -7,8 +7,17 @@ from typing import Any, Literal
 from pipeline.card_profiles import GIB, CardProfile, CardTable, MeasuredProfile
 from pipeline.config import Config
 from pipeline.node_facts import NodeFacts
+from pipeline.node_place import NodePlace, node_place
 from pipeline.replica import Placement
-from pipeline.sizing import LARGE_MODEL, MOST_REPLICAS, CardSize, ModelLoad, measured_card, size_card
+from pipeline.sizing import (
+    LARGE_MODEL,
+    MOST_REPLICAS,
+    CardSize,
+    ModelLoad,
+    images_per_s_ceiling,
+    measured_card,
+    size_card,
+)
 
 _DECODE_SHARE = 0.25
 """Part of a node's CPUs that decoding keeps where replicas run on CPUs."""
@@ -32,7 +41,8 @@ class Slot:
     """Room for one replica.
 
     slot: its name, unique in the cluster and stable while the node lives; images_per_s: what the replica is expected
-    to do, None where nothing is known of its card; measured: whether that was measured, or is from a model of the card.
+    to do, None where nothing is known of its card; measured: whether that was measured, or is from a model of the card;
+    lane: the card of the node that it is expected on, from 0; place: of the node.
     """
 
     slot: str
@@ -42,6 +52,13 @@ class Slot:
     placement: Placement
     images_per_s: float | None = None
     measured: bool = False
+    lane: int = 0
+    place: NodePlace = field(default_factory=NodePlace)
+
+    @property
+    def is_first(self) -> bool:
+        """Of its node."""
+        return self.slot == f"{self.node_id}/0"
 
 
 @dataclass(frozen=True)
@@ -108,6 +125,8 @@ class SlotPolicy:
                 placement=placement,
                 images_per_s=offer.images_per_s,
                 measured=offer.measured,
+                lane=int(index * placement.num_gpus + 1e-3),
+                place=node_place(node),
             )
             for node, offer in self._offers(nodes, facts)
             for index, placement in enumerate(offer.placements)
@@ -132,6 +151,13 @@ class SlotPolicy:
     def vram_bytes(self, node: Mapping[str, Any], facts: NodeFacts) -> int | None:
         """Memory of the node's least card, as far as it is known."""
         return self._vram(node, facts) if _gpus(node) else None
+
+    def limit_images_per_s(self, node: Mapping[str, Any], facts: NodeFacts) -> float | None:
+        """What one card of the node could do at best with operations fused; None for CPUs and unknown cards."""
+        if self._device(node, facts) != "cuda" or (profile := self._profile(node, facts)) is None:
+            return None
+        dtype = self._best_dtype("cuda", node, facts) if self.mixed_dtype else self.dtype
+        return images_per_s_ceiling(profile, self.load, dtype, fused=True)
 
     def _offers(
         self, nodes: Sequence[Mapping[str, Any]], facts: Mapping[str, NodeFacts]

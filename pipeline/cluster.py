@@ -48,7 +48,8 @@ class ClusterShape:
 
     slots: room for replicas, no more than fleet.max_replicas; policy: how it was found, with the dtype of the run;
     alive: nodes, as Ray lists them; facts: what was read on each, by node id; unusable: what replicas cannot use;
-    proof: what was asked of the nodes, and is of those that join later.
+    proof: what was asked of the nodes, and is of those that join later; seen_at: when each node was first seen, seconds
+    since 1970.
     """
 
     slots: list[Slot]
@@ -57,6 +58,7 @@ class ClusterShape:
     facts: Mapping[str, NodeFacts]
     unusable: list[Unusable]
     proof: Proof = field(default_factory=Proof)
+    seen_at: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def decoders(self) -> int:
@@ -128,11 +130,13 @@ def survey(config: Config, load: ModelLoad, planned_dtype: str | None, proof: Pr
     """
     table = load_profiles(config.fleet.profiles)
     facts: dict[str, NodeFacts] = {}
+    seen_at: dict[str, float] = {}
     give_up, said = time.monotonic() + config.fleet.stall_timeout_s, False
     while True:
         nodes = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
         gone = asyncio.run(unreachable(nodes))
         nodes = [node for node in nodes if node["NodeID"] not in gone]
+        seen_at |= {node["NodeID"]: time.time() for node in nodes if node["NodeID"] not in seen_at}
         facts |= read_nodes([node for node in nodes if node["NodeID"] not in facts], proof)
         check_proven(facts)
         policy = SlotPolicy(
@@ -144,7 +148,7 @@ def survey(config: Config, load: ModelLoad, planned_dtype: str | None, proof: Pr
             replicas_per_gpu=config.fleet.replicas_per_gpu,
             mixed_dtype=config.fleet.mixed_dtype,
         )
-        shape = ClusterShape([], policy, nodes, facts, [], proof)
+        shape = ClusterShape([], policy, nodes, facts, [], proof, seen_at)
         preferred = policy.preferred(nodes, facts)
         if preferred:
             dtype = resolve_dtype(config.model.dtype, planned_dtype, preferred, config.fleet.mixed_dtype)

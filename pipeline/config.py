@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from pipeline.errors import ConfigError
 
@@ -145,6 +145,8 @@ class FleetConfig(_Section):
     """Replicas on each GPU by card as Ray names it, {T4: 1}, instead of what its profile says."""
     mixed_dtype: bool = False
     """Every card computes in the number type that suits it; model.dtype has to be auto, and cards may decide unlike."""
+    sample_every_s: float = Field(10.0, ge=0)
+    """How often CPU, network, GPU, memory and power are written down; 0 = never."""
     request: dict[str, Count] = Field({})
     """GPUs by card, {T4: 4, A100: 2}, that an autoscaling cluster is asked for while the run lasts."""
 
@@ -160,8 +162,15 @@ class RunConfig(_Section):
     """With --base: images whose version is unknown count as unchanged if their uri is the same."""
 
 
+def _one_or_many(value: Any) -> Any:
+    many = (value,) if isinstance(value, str) else () if value is None else value
+    if not isinstance(many, list | tuple) or not all(isinstance(item, str) for item in many):
+        raise ValueError("write the path of a file, or a list of them")
+    return many
+
+
 class Config(_Section):
-    """All of it, one section for each module that owns it."""
+    """All of it, one section for each module that owns it, and the keys that stand alone."""
 
     plan: PlanConfig = PlanConfig()
     manifest: ManifestConfig = ManifestConfig()
@@ -172,6 +181,8 @@ class Config(_Section):
     output: OutputConfig = OutputConfig()
     fleet: FleetConfig = FleetConfig()
     run: RunConfig = RunConfig()
+    prices: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(_one_or_many)] = ()
+    """File of prices, or a list of them: SkyPilot's CSV, or YAML (docs/costs.md); they win over the package's table."""
 
     def pinned(self) -> dict[str, Any]:
         """The result keys and their values, `{"decode.mode": "fast", …}`, as JSON knows them."""
@@ -216,13 +227,20 @@ def _merged(under: dict[str, dict[str, Any]], tree: dict[str, Any]) -> dict[str,
 
 
 def known_keys() -> list[str]:
-    """Every dotted key, in the order of the sections."""
-    return [f"{name}.{key}" for name, section in Config.model_fields.items() for key in _fields(section.annotation)]
+    """Every key, dotted where it is in a section, in their order."""
+    keys: list[str] = []
+    for name, field in Config.model_fields.items():
+        keys += [name] if name in _ALONE else [f"{name}.{key}" for key in _fields(field.annotation)]
+    return keys
 
 
 def _fields(section: Any) -> dict[str, Any]:
-    fields: dict[str, Any] = section.model_fields
+    """Of a section; none of a key that stands alone."""
+    fields: dict[str, Any] = getattr(section, "model_fields", {})
     return fields
+
+
+_ALONE = [name for name, field in Config.model_fields.items() if not _fields(field.annotation)]
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -243,12 +261,16 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 def _apply(tree: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     section, dot, name = key.strip().partition(".")
-    if not (equals and dot and section and name):
+    is_alone = section in _ALONE and not dot
+    if not (equals and section and (is_alone or (dot and name))):
         raise ConfigError(f"--set {override}: write section.key=value, like decode.mode=exact")
     try:
         value = yaml.safe_load(text) if text.strip() else None
     except yaml.YAMLError as error:
         raise ConfigError(f"--set {override}: the value is not YAML: {' '.join(str(error).split())}") from error
+    if is_alone:
+        tree[section] = value
+        return
     branch = tree.setdefault(section, {})
     if not isinstance(branch, dict):
         raise ConfigError(f"--set {override}: the configuration file has {section}: {branch!r}, which is no section")

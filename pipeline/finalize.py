@@ -16,12 +16,14 @@ import pyarrow.parquet as pq
 from pipeline.accounting import Counts, Published
 from pipeline.chunks import committed, read_chunk
 from pipeline.errors import IncompleteError, InputError, PlanError
+from pipeline.events import events_in_order
 from pipeline.model_record import recorded_vocabulary
 from pipeline.names import Naming
 from pipeline.parts import GROUP_ROWS, PartWriter, create_part
 from pipeline.plan import Plan, read_plan
 from pipeline.read_ahead import read_ahead
 from pipeline.read_only import refuse_if_cleaned
+from pipeline.run_costs import cost_summary, ledger_of
 from pipeline.run_document import write_run
 from pipeline.store import RunStore
 from pipeline.tables import REJECTS_COLUMNS, TAGS_COLUMNS, VERSION_COLUMN, to_parquet
@@ -93,7 +95,8 @@ def publish(store: RunStore, plan: Plan) -> Published:
             tags.add(table)
         parts = {"tags": tags.close(), "rejects": rejects.close()}
     parts["duplicates"] = [create_part(store, "duplicates/", 0, store.read(plan.duplicates_name))]
-    parts["telemetry"] = [create_part(store, "telemetry/", 0, to_parquet(telemetry.table()))]
+    attempts = telemetry.table()
+    parts["telemetry"] = [create_part(store, "telemetry/", 0, to_parquet(attempts))]
     store.replace("vocabulary.parquet", recorded_vocabulary(store, plan))
     counts = Counts(
         input=plan.counts["input"],
@@ -104,7 +107,8 @@ def publish(store: RunStore, plan: Plan) -> Published:
         missing=plan.counts["planned"] - tally.done,
     )
     counts.check()
-    return Published(parts, counts, dict(tally.rejects.most_common()), tally.tags.most_common(10))
+    cost = cost_summary(ledger_of(events_in_order(store), attempts))
+    return Published(parts, counts, dict(tally.rejects.most_common()), tally.tags.most_common(10), cost)
 
 
 def tags_columns(plan: Plan) -> list[str]:

@@ -22,9 +22,10 @@ from pipeline.fleet_messages import CardStatus, FleetSpec, FleetStatus, Grant, O
 from pipeline.holders import HolderBook
 from pipeline.known_nodes import KnownNodes
 from pipeline.leases import Lease, LeaseBook, Replica, Request, Work
+from pipeline.node_log import NodeLog
 from pipeline.node_probe import unreachable
 from pipeline.ray_private import draining_nodes
-from pipeline.replica_actor import start_actor
+from pipeline.replica_actor import ReplicaProcess, start_actor
 from pipeline.slots import SlotBook
 
 _RECONCILE_EVERY_S = 1.0
@@ -67,7 +68,9 @@ class Fleet:
         self._loop: asyncio.Task[None] | None = None
         self._broken: BaseException | None = None
         self._log = EventLog(spec.store, spec.session, "fleet")
-        self._recall_strikes()
+        self._node_log = NodeLog(self._log, spec.prices, spec.policy, spec.seen_at)
+        self._untried: dict[str, float] = {}
+        self._recall()
         self._log.write("fleet_started")
 
     # ---- what the driver asks ----
@@ -133,12 +136,16 @@ class Fleet:
         self._grant_waiting()
         return await granted
 
-    async def release(self, lease_id: str, microbatch: int, is_finite: bool) -> None:
+    async def release(
+        self, lease_id: str, replica_id: str, microbatch: int, is_finite: bool, model_s: float, ended_at: float
+    ) -> None:
         """A replica has done the work of a lease. microbatch: what it runs now, less if memory ran out.
 
-        is_finite: whether all scores are; if not, the holder comes with a `doubt`.
+        is_finite: whether all scores are; if not, the holder comes with a `doubt`. model_s, ended_at: how long the
+        model worked on it, and until when, seconds since 1970. Nobody may be left to commit what it found.
         """
         self._lost.pop(lease_id, None)
+        self._log_done(lease_id, replica_id, model_s, ended_at)
         lease = self._book.release(lease_id, time.monotonic())
         if lease is not None:
             if is_finite:
@@ -149,9 +156,13 @@ class Fleet:
 
     async def failed(self, lease_id: str, error: str) -> None:
         """The model raised an error on the work of a lease: a strike. A replica that goes on failing is replaced."""
+        lease, ran_s = self._book.leases.get(lease_id), 0.0
+        if lease is not None:
+            ran_s = self._book.replicas[lease.replica_id].ran_s(lease, time.monotonic())
         lease = self._book.abandon(lease_id, time.monotonic())
         if lease is None:
             return
+        self._log.write("lease_failed", lease=lease_id, replica=lease.replica_id, ran_s=round(ran_s, 3))
         replica = self._book.replicas[lease.replica_id]
         replica.failures += 1
         self._strike(lease, f"error: {error}")
@@ -208,6 +219,12 @@ class Fleet:
             self._under_way[replica_id] += images
             self._book.extend(replica_id, time.monotonic())
 
+    async def sample(self, replica_id: str, sample: dict[str, Any]) -> None:
+        """How hard a replica's card works, and its node, see `pipeline.sampler`."""
+        slot = self._placed.get(replica_id)
+        if slot is not None:
+            self._log.write("sample", node=slot.node_id, **sample)
+
     # ---- leases ----
 
     def _grant_waiting(self) -> None:
@@ -221,7 +238,7 @@ class Fleet:
         lease = self._book.grant(uuid.uuid4().hex, request, replica, work, time.monotonic())
         slot, handle = self._placed[replica.replica_id], self._handles[replica.replica_id]
         request.ticket.set_result(
-            Grant(lease.lease_id, work, replica.replica_id, handle, slot.node_id, slot.node_type, slot.card)
+            Grant(lease.lease_id, work, replica.replica_id, handle, slot.node_id, slot.node_type, slot.card, slot.place)
         )
         self._log.write("lease", lease=lease.lease_id, replica=replica.replica_id, work=list(work))
         self._look(replica)
@@ -254,9 +271,11 @@ class Fleet:
         strikes = self._book.strike(lease.work, lease.slot)
         self._log.write("strike", work=list(lease.work), replica=lease.replica_id, strikes=strikes, cause=cause)
 
-    def _recall_strikes(self) -> None:
-        """Strikes outlive the Fleet's own process."""
-        for event in read_events(self._spec.store, self._spec.session):
+    def _recall(self) -> None:
+        """Strikes outlive the Fleet's own process, and so do nodes."""
+        events = sorted(read_events(self._spec.store, self._spec.session), key=lambda event: float(event["at"]))
+        self._node_log.recall(events)
+        for event in events:
             if event["event"] == "strike":
                 self._book.strike(Work(*event["work"]))
 
@@ -274,10 +293,14 @@ class Fleet:
     async def _start_replica(self, replica_id: str, slot: Slot, request: Request | None) -> None:
         started = time.monotonic()
         me = ray.get_runtime_context().current_actor
-        handle = start_actor(slot, self._spec.replica_class, self._spec.replica, me, replica_id)
+        every_s = self._spec.config.fleet.sample_every_s
+        handle = start_actor(slot, self._spec.replica_class, self._spec.replica, me, replica_id, every_s)
         self._handles[replica_id] = handle
+        self._log.write(
+            "replica_started", replica=replica_id, node=slot.node_id, lane=slot.lane, num_gpus=slot.placement.num_gpus
+        )
         try:
-            pid = await handle.ready.remote()
+            process = await handle.ready.remote()
         except RayError as error:
             self._on_failed_start(slot, replica_id, last_line(error))
         replica = self._book.replicas.get(replica_id)
@@ -287,14 +310,15 @@ class Fleet:
                 self._grant_waiting()
             return
         self._slots.worked(slot)
-        self._log_ready(replica_id, slot, pid, time.monotonic() - started)
+        self._untried[replica_id] = started
+        self._log_ready(replica_id, slot, process, time.monotonic() - started)
         self._spawn(self._watch(replica_id, handle))
         self._book.open(replica)
         if request is not None:
             self._grant(request, replica, request.work)
         self._grant_waiting()
 
-    def _log_ready(self, replica_id: str, slot: Slot, pid: int, load_s: float) -> None:
+    def _log_ready(self, replica_id: str, slot: Slot, process: ReplicaProcess, load_s: float) -> None:
         self._log.write(
             "replica_ready",
             replica=replica_id,
@@ -304,9 +328,18 @@ class Fleet:
             num_gpus=slot.placement.num_gpus,
             dtype=slot.placement.dtype,
             microbatch=slot.placement.microbatch,
-            pid=pid,
+            pid=process.pid,
+            gpus=process.gpus,
             load_s=round(load_s, 3),
         )
+
+    def _log_done(self, lease_id: str, replica_id: str, model_s: float, ended_at: float) -> None:
+        self._log.write(
+            "lease_done", lease=lease_id, replica=replica_id, model_s=round(model_s, 3), ended_at=round(ended_at, 3)
+        )
+        started = self._untried.pop(replica_id, None)
+        if started is not None:
+            self._log.write("first_tag", replica=replica_id, after_s=round(time.monotonic() - started, 3))
 
     def _on_failed_start(self, slot: Slot, replica_id: str, error: str) -> None:
         self._retire(replica_id, f"could not start: {error}")
@@ -328,36 +361,44 @@ class Fleet:
         """
         if replica_id not in self._book.replicas:
             return
-        node_id = self._book.replicas[replica_id].node_id
+        replica, died_at = self._book.replicas[replica_id], time.time()
+        is_drained = replica.state == "draining"
         cause = self._killed_because.pop(replica_id, cause)
         leases = self._retire(replica_id, cause)
         if not leases:
             return
+        ran_s = replica.ran_s(leases[0], time.monotonic())
         verdict: asyncio.Future[None] = asyncio.Future()
         for lease in leases:
             self._lost[lease.lease_id] = lease
             self._verdicts[lease.lease_id] = verdict
         await asyncio.sleep(_NODE_VERDICT_ALONE_S if leases[0].work.alone else _NODE_VERDICT_S)
         undone = [lease for lease in leases if self._lost.pop(lease.lease_id, None) is not None]
+        node_gone = bool(undone) and (is_drained or not await _is_there(replica.node_id))
         for lease in undone:
-            self._log_lost(lease, begun=lease is undone[0])
-        if undone and await self._blames_work(node_id, replica_id, undone[0].work):
+            begun = lease is undone[0]
+            self._log_lost(lease, begun, ran_s if begun and lease is leases[0] else 0.0, died_at, node_gone)
+        if undone and not node_gone and self._blames_work(replica_id, undone[0].work):
             self._strike(undone[0], cause)
         verdict.set_result(None)
 
-    def _log_lost(self, lease: Lease, begun: bool) -> None:
-        granted_s = round(time.monotonic() - lease.granted_at, 3)
-        self._log.write("lease_lost", replica=lease.replica_id, work=list(lease.work), granted_s=granted_s, begun=begun)
+    def _log_lost(self, lease: Lease, begun: bool, ran_s: float, died_at: float, node_gone: bool) -> None:
+        self._log.write(
+            "lease_lost",
+            lease=lease.lease_id,
+            replica=lease.replica_id,
+            work=list(lease.work),
+            begun=begun,
+            ran_s=round(ran_s, 3),
+            died_at=round(died_at, 3),
+            node_gone=node_gone,
+        )
 
-    async def _blames_work(self, node_id: str, replica_id: str, work: Work) -> bool:
-        """Whether a process's death counts against its work: not if its node died, or Ray needed the memory.
+    def _blames_work(self, replica_id: str, work: Work) -> bool:
+        """Whether a process's death on a living node counts against its work: not if Ray needed the memory.
 
         Ray ends processes when memory runs low, whoever took it; the same work again and again is no coincidence.
         """
-        nodes = await asyncio.to_thread(ray.nodes)
-        node = next((node for node in nodes if node["NodeID"] == node_id and node["Alive"]), None)
-        if node is None or await unreachable([node]):
-            return False
         if replica_id not in self._killed_for_memory:
             return True
         self._memory_kills[work] += 1
@@ -370,6 +411,7 @@ class Fleet:
             ray.kill(handle)
         self._placed.pop(replica_id, None)
         self._under_way.pop(replica_id, None)
+        self._untried.pop(replica_id, None)
         leases = self._book.drop(replica_id)
         self._log.write("replica_gone", replica=replica_id, cause=cause)
         return leases
@@ -415,7 +457,10 @@ class Fleet:
             nodes, draining = await asyncio.gather(asyncio.to_thread(ray.nodes), asyncio.to_thread(draining_nodes))
             alive = [node for node in nodes if node["Alive"]]
             gone = await unreachable(alive)
-            self._reconcile([node for node in alive if node["NodeID"] not in gone], draining)
+            there = [node for node in alive if node["NodeID"] not in gone]
+            reasons = {node["NodeID"]: node.get("DeathReason") for node in nodes if not node["Alive"]}
+            self._node_log.look(there, self._nodes.facts, draining, reasons)
+            self._reconcile(there, draining)
             await asyncio.sleep(_RECONCILE_EVERY_S)
 
     def _reconcile(self, nodes: Sequence[Mapping[str, Any]], draining: set[str]) -> None:
@@ -445,7 +490,6 @@ class Fleet:
     def _read_new(self, nodes: Sequence[Mapping[str, Any]]) -> None:
         """Have nodes that joined read; what replicas cannot use of them is told once."""
         for node in self._nodes.unread(nodes):
-            self._log.write("node_joined", node=node["NodeID"])
             self._spawn(self._nodes.read(node))
         for item in self._spec.policy.unusable(nodes, self._nodes.facts):
             if self._nodes.is_news(item):
@@ -525,6 +569,13 @@ class Fleet:
         if self._book.ready() or time.monotonic() - self._ready_at < timeout:
             return None
         return f"no replica of the model for {timeout:g} s: {self._slots.account()}"
+
+
+async def _is_there(node_id: str) -> bool:
+    """Whether a node is alive and answers."""
+    nodes = await asyncio.to_thread(ray.nodes)
+    node = next((node for node in nodes if node["NodeID"] == node_id and node["Alive"]), None)
+    return node is not None and not await unreachable([node])
 
 
 async def _answer(reference: Any) -> Any:

@@ -8,6 +8,8 @@ from pipeline.cards import SlotPolicy, Unusable
 from pipeline.config import Config
 from pipeline.leases import Work
 from pipeline.node_facts import NodeFacts, Proof
+from pipeline.node_place import NodePlace
+from pipeline.prices import PriceTable
 from pipeline.replica import Replica, ReplicaSpec
 from pipeline.store import RunStore
 
@@ -19,6 +21,7 @@ class FleetSpec:
     session: the driver process it belongs to; policy: where there is room for replicas, decided once for the run;
     facts: of the nodes that were there at its start, by node id; unusable: what of them replicas cannot use, which the
     user has been told; proof: what nodes that join have to show;
+    seen_at: when those nodes were first seen, seconds since 1970, by node id; prices: what nodes cost;
     replica_class: what a replica runs, a class with the constructor and methods of `pipeline.replica.Replica`.
     """
 
@@ -30,6 +33,8 @@ class FleetSpec:
     facts: Mapping[str, NodeFacts]
     unusable: Sequence[Unusable]
     proof: Proof
+    seen_at: Mapping[str, float]
+    prices: PriceTable
     replica_class: type = Replica
 
 
@@ -37,8 +42,8 @@ class FleetSpec:
 class Grant:
     """A lease as its holder sees it.
 
-    work: what was granted, the first images of what was asked for; handle: the replica's actor; card, node_type: where
-    it runs.
+    work: what was granted, the first images of what was asked for; handle: the replica's actor; card, node_type, place:
+    where it runs.
     """
 
     lease_id: str
@@ -48,6 +53,7 @@ class Grant:
     node_id: str
     node_type: str
     card: str
+    place: NodePlace
 
 
 class Orders(NamedTuple):

@@ -57,6 +57,9 @@ class _Course:
                 "node_id": grant.node_id,
                 "node_type": grant.node_type,
                 "card": grant.card,
+                "instance_type": grant.place.instance_type,
+                "market": grant.place.market,
+                "zone": grant.place.zone,
                 "replica": grant.replica_id,
                 "dtype": tagged.dtype,
                 "microbatch": tagged.microbatch,
@@ -65,7 +68,7 @@ class _Course:
                 "transfer_s": max(0.0, now - called - tagged.model_s),
                 "model_s": tagged.model_s,
                 "started_at": called,
-                "ended_at": now,
+                "ended_at": tagged.ended_at,
             }
         )
 

@@ -88,6 +88,7 @@ class Replica:
     that it gets no more leases. images_per_s: as given, or else the mean of the others, until the first lease ends;
     measured from then on. served: leases granted so far; 0 = fresh. failures: errors one after the other, without a
     success between. leases: in the order in which they run. free_at: when they are expected to be done.
+    ended_at: when its last lease ended.
     """
 
     replica_id: str
@@ -102,7 +103,7 @@ class Replica:
     free_at: float = 0.0
     is_guess: bool = field(default=False, init=False)
     is_measured: bool = field(default=False, init=False)
-    _done_at: float = field(default=0.0, init=False)
+    ended_at: float = field(default=0.0, init=False)
     _images: float = field(default=0.0, init=False)
     _seconds: float = field(default=0.0, init=False)
 
@@ -113,10 +114,13 @@ class Replica:
         """Seconds until it is expected to be idle. One that is late is expected to take as long again."""
         return abs(self.free_at - now) if self.leases else 0.0
 
+    def ran_s(self, lease: Lease, now: float) -> float:
+        """Seconds that its first lease has run: since the one before ended, or since this one was granted."""
+        return max(0.0, now - max(self.ended_at, lease.granted_at))
+
     def measure(self, lease: Lease, now: float) -> None:
         """Its speed, after a lease has ended: of the time since the one before ended, or since this one was granted."""
-        seconds = max(now - max(self._done_at, lease.granted_at), 1e-6)
-        self._done_at = now
+        seconds = max(self.ran_s(lease, now), 1e-6)
         self._images = _SPEED_MEMORY * self._images + len(lease.work)
         self._seconds = _SPEED_MEMORY * self._seconds + seconds
         self.images_per_s = self._images / self._seconds
@@ -437,6 +441,7 @@ class LeaseBook:
 
     def _end(self, replica: Replica, lease: Lease, now: float) -> None:
         replica.leases.remove(lease)
+        replica.ended_at = now
         images = sum(len(other.work) for other in replica.leases)
         replica.free_at = now + images / replica.images_per_s
         self.look(replica, now)

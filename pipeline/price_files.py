@@ -181,7 +181,9 @@ def _rows(tree: yaml.MappingNode, top: Mapping[str, yaml.Node], name: str) -> It
         _refuse_others(tree, name, ("currency", "prices"))
         for entry in body.value:
             if not isinstance(entry, yaml.MappingNode):
-                raise ConfigError(f"prices={name}, line {_line(entry)}: write an entry like {{card: L4, per_hour: 0.7}}")
+                raise ConfigError(
+                    f"prices={name}, line {_line(entry)}: write an entry like {{card: L4, per_hour: 0.7}}"
+                )
             pairs = [(_text(key, name), value) for key, value in entry.value]
             lines = {key: _line(value) for key, value in pairs}
             yield _Row({key: _text(value, name) for key, value in pairs}, name, _line(entry), lines)
@@ -199,7 +201,7 @@ def _rows(tree: yaml.MappingNode, top: Mapping[str, yaml.Node], name: str) -> It
 def _refuse_others(tree: yaml.MappingNode, name: str, known: Sequence[str]) -> None:
     for key, _ in tree.value:
         if key.value not in known:
-            raise ConfigError(f"prices={name}, line {_line(key)}: {key.value}: unknown key; beside prices: currency")
+            raise ConfigError(f"prices={name}, line {_line(key)}: {key.value!r}: unknown key; beside prices: currency")
 
 
 def _offers_of_entry(row: _Row, currency: str | None) -> Iterator[Offer]:

@@ -4,8 +4,8 @@ A price that is not known is None, with the reason; nothing is guessed from othe
 """
 
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from functools import cache
 from importlib import resources
@@ -84,11 +84,15 @@ class Wanted:
 
 @dataclass(frozen=True)
 class PriceList:
-    """The offers of one file, found by instance type and by card."""
+    """The offers of one file, found by instance type and by card.
+
+    is_typical: of what cards cost somewhere, which says nothing of a machine that is known by name.
+    """
 
     name: str
     currency: str
     offers: tuple[Offer, ...]
+    is_typical: bool = False
     _by_instance: dict[str, list[Offer]] = field(init=False, repr=False, compare=False, default_factory=dict)
     _by_card: dict[str, list[Offer]] = field(init=False, repr=False, compare=False, default_factory=dict)
 
@@ -103,6 +107,8 @@ class PriceList:
         """The offers that hold for a node, the closest only; several where what is known does not tell them apart."""
         named = self._by_instance.get((wanted.instance_type or "").lower(), [])
         found = [offer for offer in named if _is_there(offer, wanted)]
+        if self.is_typical and wanted.instance_type is not None:
+            return []
         if not found and wanted.card is not None:
             cards = self._by_card.get(plain_card(wanted.card), [])
             found = [offer for offer in cards if _is_card_of(offer, wanted) and _is_there(offer, wanted)]
@@ -183,7 +189,7 @@ def shipped_prices() -> PriceList:
     from pipeline.price_files import parse_yaml
 
     file = resources.files("pipeline") / "prices.yaml"
-    return parse_yaml(file.read_text(encoding="utf-8"), "prices.yaml")
+    return replace(parse_yaml(file.read_text(encoding="utf-8"), "prices.yaml"), is_typical=True)
 
 
 def plain_card(name: str) -> str:
@@ -226,18 +232,19 @@ def _is_card_of(offer: Offer, wanted: Wanted) -> bool:
 
 
 def _closeness(offer: Offer, wanted: Wanted) -> tuple[int, int]:
-    """Memory first, then place; where the node's own is not known, prices that hold everywhere come first."""
-    place = (offer.region is not None) + 2 * (offer.zone is not None)
-    return int(wanted.vram_gib is not None and offer.vram_gib is not None), place if wanted.place else -bool(place)
+    """Memory first, then place; where less is known of the node, prices that hold in more places come first."""
+    breadth = 2 - (offer.region is not None) - (offer.zone is not None)
+    if wanted.place is not None and breadth < 2:
+        breadth = 5 if offer.zone == wanted.place else 4 if offer.zone is None else 3
+    return int(wanted.vram_gib is not None and offer.vram_gib is not None), breadth
 
 
-def _one_price(offers: Iterable[Offer], wanted: Wanted, prices: PriceList) -> NodePrice | str:
+def _one_price(offers: Sequence[Offer], wanted: Wanted, prices: PriceList) -> NodePrice | str:
     of_node = {_of_node(offer, wanted): offer for offer in offers}
     if len(of_node) > 1:
         least, most = min(of_node), max(of_node)
-        return (
-            f"{prices.name} has several prices for {wanted}, {least} to {most} {prices.currency}/h: {_remedy(wanted)}"
-        )
+        remedy = _remedy(offers, wanted)
+        return f"{prices.name} has several prices for {wanted}, {least} to {most} {prices.currency}/h: {remedy}"
     per_hour, offer = of_node.popitem()
     return NodePrice(per_hour, offer.price.currency, offer.price.market, offer.price.source)
 
@@ -246,9 +253,13 @@ def _of_node(offer: Offer, wanted: Wanted) -> Decimal:
     return offer.price.per_hour * max(1, wanted.gpus) if offer.price.per == "gpu" else offer.price.per_hour
 
 
-def _remedy(wanted: Wanted) -> str:
-    """The labels that would tell them apart."""
-    labels = ["ramfleet/instance-type"] if wanted.instance_type is None else []
-    labels += ["ray.io/availability-zone"] if wanted.place is None or not labels else []
-    labels += ["ramfleet/vram-gib"] if wanted.vram_gib is None and wanted.gpus else []
-    return f"give the node the label {' and '.join(labels)}, or a price of its own"
+def _remedy(offers: Sequence[Offer], wanted: Wanted) -> str:
+    """The labels that would tell the offers apart."""
+    labels = []
+    if wanted.instance_type is None and len({offer.instance_type for offer in offers}) > 1:
+        labels.append("ramfleet/instance-type")
+    if wanted.vram_gib is None and len({offer.vram_gib for offer in offers}) > 1:
+        labels.append("ramfleet/vram-gib")
+    if len({(offer.region, offer.zone) for offer in offers}) > 1:
+        labels.append("ray.io/availability-zone")
+    return f"give the node the label {' and '.join(labels)}" if labels else "leave one of them"

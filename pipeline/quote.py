@@ -66,8 +66,8 @@ class Point:
 class Line:
     """One kind of node of the chosen mix, means over the simulated runs.
 
-    images_per_dollar: all told; full_images_per_dollar: of a node that never starts, waits or is preempted; shares: of
-    its paid time by split; dollars: as simulated.
+    images_per_dollar: all told; full_images_per_dollar: of a node that never starts or waits; both infinite for what is
+    free; shares: of its paid time by split; dollars: as simulated.
     """
 
     rental: Rental
@@ -81,7 +81,7 @@ class Line:
     @property
     def images_per_dollar(self) -> float:
         """What its nodes did for what they cost."""
-        return self.images / self.dollars if self.dollars else 0.0
+        return self.images / self.dollars if self.dollars else math.inf
 
 
 @dataclass(frozen=True)
@@ -274,6 +274,11 @@ def money(amount: float, currency: str) -> str:
     """An amount for people."""
     sign = "$" if currency == "USD" else f"{currency} "
     return f"{sign}{amount:,.2f}" if amount >= 0.1 or not amount else f"{sign}{amount:.2g}"
+
+
+def thousands_per_dollar(images_per_dollar: float) -> str:
+    """Images per dollar for people, in thousands."""
+    return f"{images_per_dollar / 1000:,.0f}K" if math.isfinite(images_per_dollar) else "free"
 
 
 def _quote(planner: _Planner, mix: Mix, runs: Sequence[SimulatedRun], curve: Sequence[Point]) -> Quote:

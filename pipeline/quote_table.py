@@ -7,7 +7,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.quote import Line, Point, Quote, hours, money
+from pipeline.quote import Line, Point, Quote, hours, money, thousands_per_dollar
 
 _WIDE = 110
 _BAR = 20
@@ -40,7 +40,7 @@ _COLUMNS = (
     ("price/h", False),
     ("images/s", False),
     ("speed", True),
-    ("K images/$", False),
+    ("images/$", False),
     ("images", True),
     ("cost", False),
     ("busy", True),
@@ -60,7 +60,7 @@ def _cells(line: Line, quote: Quote) -> dict[str, str]:
         "price/h": money(line.rental.dollars_per_hour, quote.market.currency),
         "images/s": f"{line.rental.speed.expected * offer.gpus:,.0f}",
         "speed": line.rental.speed.basis,
-        "K images/$": f"{value / 1000:,.0f}",
+        "images/$": thousands_per_dollar(value),
         "images": f"{line.images:,.0f}" if taken else "",
         "cost": money(line.dollars, quote.market.currency) if taken else "",
         "busy": f"{line.shares['busy']:.0%}" if taken else "",

@@ -1,10 +1,11 @@
 """A quote in words and as plain values: why this mix, where its money goes, what limits it, what is not known."""
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from pipeline.mix import NodePlan
-from pipeline.quote import Line, Point, Quote, Range, hours, money
+from pipeline.quote import Line, Point, Quote, Range, hours, money, thousands_per_dollar
 from pipeline.rentals import kind_of
 
 _NAMED = 4
@@ -59,7 +60,12 @@ def _choice(quote: Quote) -> Iterator[str]:
 def _value(line: Line) -> str:
     offer = line.rental.offer
     count = f"{line.nodes} of {offer.most_nodes} × " if line.nodes else ""
-    return f"{count}{line.rental.name} ({line.full_images_per_dollar / 1000:,.0f}K images/$ at full work)"
+    return f"{count}{line.rental.name} ({_worth(line)})"
+
+
+def _worth(line: Line) -> str:
+    found = thousands_per_dollar(line.full_images_per_dollar)
+    return found if found == "free" else f"{found} images/$ at full work"
 
 
 def _more(lines: Sequence[Line]) -> str:
@@ -175,10 +181,10 @@ def _line_document(line: Line) -> dict[str, Any]:
         "modelled_images_per_s": speed.modelled,
         "ceiling_images_per_s": speed.ceiling,
         "dtype": speed.dtype,
-        "full_images_per_dollar": line.full_images_per_dollar,
+        "full_images_per_dollar": _finite(line.full_images_per_dollar),
         "images": line.images,
         "dollars": line.dollars,
-        "images_per_dollar": line.images_per_dollar if line.nodes else None,
+        "images_per_dollar": _finite(line.images_per_dollar) if line.nodes else None,
         "preemptions": line.preemptions,
         "shares": dict(line.shares),
     }
@@ -194,6 +200,10 @@ def _point_document(quote: Quote, point: Point) -> dict[str, Any]:
         "drawn_dollars": _values(point.dollars),
         "chosen": point.mix.counts == quote.mix.counts,
     }
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 def _values(found: Range) -> dict[str, float]:

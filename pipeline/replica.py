@@ -54,7 +54,8 @@ class CardFaultError(RuntimeError):
 class Tagged:
     """What a replica answers: stored scores, captions (None where not asked for), and how the model was run.
 
-    microbatch: images through the model at once, as many as memory has allowed since the replica started.
+    microbatch: images through the model at once, as many as memory has allowed since the replica started;
+    ended_at: when the model was done, seconds since 1970 by the replica's own clock.
     """
 
     selection: Selection
@@ -64,6 +65,7 @@ class Tagged:
     microbatch: int
     peak_vram_bytes: int | None
     pid: int
+    ended_at: float
     captions: list[str] | None = None
 
 
@@ -128,6 +130,7 @@ class Replica:
             microbatch=self._microbatch.size,
             peak_vram_bytes=self._peak_vram(),
             pid=self.ready(),
+            ended_at=round(time.time(), 3),  # in the chunk and in the events it is the same millisecond
             captions=captions if self.spec.captions else None,
         )
 

@@ -255,7 +255,7 @@ def _write_rest(
         "derived_from": source.document.get("derived_from"),
     }
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    # No model ran, so there is no telemetry of this run; that of the old one stays where it is.
-    changes = {"finalized_at": now, "derived_from": derived, "parts": parts | {"telemetry": []}}
+    # No model ran, so there is no telemetry and no cost of this run; those of the old one stay where they are.
+    changes = {"finalized_at": now, "derived_from": derived, "cost": None, "parts": parts | {"telemetry": []}}
     document = {**source.document, **changes}
     target.replace("run.json", (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode())

@@ -32,6 +32,7 @@ def write_run(store: RunStore, plan: Plan, published: Published) -> None:
         **_base(plan),
         "rejects_by_kind": published.rejects_by_kind,
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
+        "cost": published.cost,
         "parts": published.parts,
     }
     store.replace("run.json", (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode())

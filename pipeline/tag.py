@@ -31,6 +31,7 @@ from pipeline.pins import absolute, check_pins, pins
 from pipeline.places import for_fetching, still_there
 from pipeline.plan import Plan, auto_chunk_rows, make_plan, read_plan
 from pipeline.presence import at_work
+from pipeline.prices import load_prices
 from pipeline.progress import RunProgress
 from pipeline.read_only import refuse_if_cleaned
 from pipeline.replica import Replica, ReplicaSpec
@@ -110,6 +111,7 @@ def work_on(
 def _on_cluster(request: Request, store: RunStore, dtype: str | None, console: Console) -> Iterator[ClusterShape]:
     """Within: the cluster is joined, and what it offers was looked at and shown. dtype: where it is decided already."""
     config = request.config
+    load_prices(config.prices)  # wrong files are refused before a cluster starts
     description = read_config(request.bundle)
     captions = writes_captions(config.output.captions, description)
     load = model_load(request.bundle, bundle_hash(request.bundle), captions)
@@ -206,7 +208,17 @@ def _tag_pending(
     with at_work(store, session, work.command, str(request.bundle)):
         fleet = start_fleet(
             FleetSpec(
-                config, store, session, replica, shape.policy, shape.facts, shape.unusable, shape.proof, replica_class
+                config=config,
+                store=store,
+                session=session,
+                replica=replica,
+                policy=shape.policy,
+                facts=shape.facts,
+                unusable=shape.unusable,
+                proof=shape.proof,
+                seen_at=shape.seen_at,
+                prices=load_prices(config.prices),
+                replica_class=replica_class,
             )
         )
         total, done = work.extent(store, plan)

@@ -11,15 +11,14 @@ from pipeline.tables import TELEMETRY_SCHEMA, attempt_of
 
 _BATCH_ROWS = 8192
 _ORDER = ("chunk", "generation", "started_at", "ended_at", "outcome", "replica")
-_SUMS = ("images", "wait_s", "transfer_s", "model_s")
 
 
 class Telemetry:
     """Collects the rows while the chunks stream by.
 
     outcome is "committed", once for each chunk object, with the rejects among its images, its bytes, fetch, decode and
-    commit; "shared" for every other replica that tagged some of its images; "beaten" where another driver was first;
-    "died" where the replica was lost.
+    commit; "shared" for every further piece of it that a replica tagged; "beaten" where another driver was first;
+    "died" where the replica was lost. The model worked from ended_at - model_s to ended_at, by the replica's clock.
     """
 
     def __init__(self, store: RunStore) -> None:
@@ -30,7 +29,7 @@ class Telemetry:
     def add(self, chunk: int, generation: int, table: pa.Table) -> None:
         """Take in the attempt that made a chunk object; table: its rows, with the record in the metadata."""
         attempt = attempt_of(table.schema)
-        first, *others = _shares(attempt)
+        first, *others = attempt["pieces"] or [_nothing_tagged(attempt)]
         # A retry's object also holds the rows that it only copied.
         images = attempt.get("images", table.num_rows)
         committed = {
@@ -64,12 +63,16 @@ class Telemetry:
         """Take in the attempts that came to nothing; seconds of each commit by (chunk, generation)."""
         commits: dict[tuple[int, int], float] = {}
         replicas: dict[str, dict[str, Any]] = {}
+        nodes: dict[str | None, dict[str, Any]] = {}
         for event in events_in_order(store):
             match event["event"]:
+                case "node_joined":
+                    nodes[event["node"]] = event
                 case "replica_ready":
                     replicas[event["replica"]] = event
                 case "lease_lost" if event["begun"]:
-                    self._append(_died(event, replicas.get(event["replica"], {})))
+                    replica = replicas.get(event["replica"], {})
+                    self._append(_died(event, replica, nodes.get(replica.get("node"), {})))
                 case "commit" if event["first"]:
                     commits[event["chunk"], event["generation"]] = event["commit_s"]
                 case "commit":
@@ -77,28 +80,26 @@ class Telemetry:
         return commits
 
 
-def _shares(attempt: dict[str, Any]) -> list[dict[str, Any]]:
-    """What each replica did of a chunk, the first one first: the sum of its pieces."""
-    shares: dict[str, dict[str, Any]] = {}
-    for piece in attempt["pieces"]:
-        share = shares.setdefault(piece["replica"], piece | dict.fromkeys(_SUMS, 0))
-        share |= {key: share[key] + piece[key] for key in _SUMS}
-        share["ended_at"] = piece["ended_at"]
-    if shares:
-        return list(shares.values())
-    return [{"images": 0, "started_at": attempt["started_at"], "ended_at": attempt["ended_at"]}]
+def _nothing_tagged(attempt: dict[str, Any]) -> dict[str, Any]:
+    """In the place of pieces, where no image of a chunk came as far as a replica."""
+    return {"images": 0, "started_at": attempt["started_at"], "ended_at": attempt["ended_at"]}
 
 
-def _died(event: dict[str, Any], replica: dict[str, Any]) -> dict[str, Any]:
+def _died(event: dict[str, Any], replica: dict[str, Any], node: dict[str, Any]) -> dict[str, Any]:
     chunk, first, last = event["work"][:3]
+    died_at, ran_s = event.get("died_at", event["at"]), event.get("ran_s", 0.0)
     values = {
         "node_id": replica.get("node"),
         "node_type": replica.get("node_type"),
         "card": replica.get("card"),
+        "instance_type": node.get("instance_type"),
+        "market": node.get("market"),
+        "zone": node.get("zone"),
         "replica": event["replica"],
         "images": last - first,
-        "started_at": event["at"] - event["granted_s"],
-        "ended_at": event["at"],
+        "model_s": ran_s,
+        "started_at": died_at - ran_s,
+        "ended_at": died_at,
     }
     return _row(chunk, None, "died", values)
 

@@ -31,7 +31,7 @@ from pipeline.plan import make_plan
 from pipeline.tag import Request, tag
 from ramcore.images import decode
 from ramcore.scenes.drawing import draw_scene
-from tests.bench import fetching
+from tests.bench import bookkeeping, fetching
 from tests.simulated_fleet import SimulatedFleet
 
 IMAGES = 4000
@@ -60,6 +60,7 @@ def main() -> None:
             feed_figures(),
         )
         figures = [figure for part in parts for figure in part]
+    figures += [Figure(*figure) for figure in bookkeeping.figures()]
     if "AWS_ENDPOINT_URL" in os.environ:
         figures += [Figure(*figure) for figure in fetching.figures()]
     table = Table("figure", "value", "unit", title=machine())

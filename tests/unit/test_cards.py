@@ -11,6 +11,7 @@ from pipeline.card_profiles import CardTable, MeasuredProfile, load_profiles
 from pipeline.cards import Device, Slot, SlotPolicy, card_of, decode_cpus, replica_device
 from pipeline.config import load_config
 from pipeline.node_facts import NodeFacts
+from pipeline.node_place import NodePlace
 
 POLICY = SlotPolicy("cuda", RAM_PLUS, "fp16", "auto", load_profiles())
 
@@ -240,3 +241,22 @@ def test_mixed_runs_take_what_suits_each_place() -> None:
     assert {slot.placement.dtype for slot in policy.slots(nodes, facts)} == {"fp32"}
     mixed = replace(policy, mixed_dtype=True).slots(nodes, facts)
     assert {(slot.node_id, slot.placement.dtype) for slot in mixed} == {("a", "bf16"), ("b", "fp16")}
+
+
+@pytest.mark.parametrize("replicas", [1, 2, 3, 4])
+def test_slots_know_their_card_and_their_place(replicas: int) -> None:
+    """So many on each card, one card after the other; only the first speaks for its node; labels say where it is."""
+    labels = {"ramfleet/vram-gib": "80", "ray.io/market-type": "spot", "node.kubernetes.io/instance-type": "box"}
+    nodes = [node("a", 8, gpus=8, card="A100", memory_gib=512, labels=labels)]
+    slots = replace(POLICY, replicas_per_gpu={"A100": replicas}).slots(nodes, facts_of(nodes))
+    assert [slot.lane for slot in slots] == [card for card in range(8) for _ in range(replicas)]
+    assert [slot.is_first for slot in slots] == [True] + [False] * (8 * replicas - 1)
+    assert {slot.place for slot in slots} == {NodePlace(instance_type="box", market="spot")}
+
+
+def test_the_limit_of_a_card() -> None:
+    """The roofline with operations fused, of a card by itself; none for CPUs and for cards that nobody knows."""
+    nodes = [node("a", 8, gpus=4, card="T4"), node("b", 8, gpus=1, card="Abacus"), node("c", 8)]
+    facts = facts_of(nodes)
+    limits = [POLICY.limit_images_per_s(each, facts[each["NodeID"]]) for each in nodes]
+    assert limits == [pytest.approx(123, rel=0.01), None, None]

@@ -258,3 +258,12 @@ def test_a_holder_that_never_had_a_lease_is_not_silent() -> None:
     assert not book.is_silent("new", now=1000)
     book.hear("new", now=1000)
     assert book.is_silent("new", now=1011)
+
+
+def test_how_long_a_lease_has_run() -> None:
+    """Since the one before ended, however that was; the pixels of the next come while it runs."""
+    replica = Replica("r", "n", "s")
+    lease = Lease("l", "r", "s", "h", Work(0, 0, 1), granted_at=5.0, deadline=99.0)
+    assert replica.ran_s(lease, now=7.0) == 2.0
+    replica.ended_at = 6.5
+    assert replica.ran_s(lease, now=7.0) == 0.5

@@ -4,6 +4,7 @@ import json
 import os
 import random
 import statistics
+from dataclasses import replace
 from pathlib import Path
 
 import jsonschema
@@ -172,6 +173,22 @@ def test_the_emitted_fleet_is_quoted_as_this_mix(cloud: Market) -> None:
         line.rental.name: line.nodes for line in quote.lines if line.nodes
     }
     assert again.assumptions == cloud.assumptions
+    rented = Market(
+        tuple(replace(r, offer=o) for o in again.nodes for r in cloud.rentals if r.name == o.label), {}, "USD"
+    )
+    second = make_quote(Wish(JOB.images, HOUR, runs=1), rented, JOB)
+    assert [n for n in second.mix.counts if n] == [n for n in quote.mix.counts if n]
+    assert second.mix.dollars == pytest.approx(quote.mix.dollars, rel=1e-3)
+
+
+def test_what_is_free_is_taken_first(tmp_path: Path) -> None:
+    """A machine of one's own, at no price: it is used, and numbers stay numbers."""
+    (tmp_path / "own.yaml").write_text("currency: USD\nprices: [{card: T4, per_hour: 0, source: mine}]\n")
+    found = market(home("T4", 2), home("A10G", 5), prices=[str(tmp_path / "own.yaml")])
+    quote = make_quote(Wish(JOB.images, 1.2 * HOUR, runs=2), found, JOB)
+    assert quote.mix.counts[0] == 2
+    assert "T4 (free)" in " ".join(quote.explanation)
+    json.dumps(quote_document(quote), allow_nan=False)
 
 
 def test_the_cluster_file_is_one_that_ray_up_takes(cloud: Market) -> None:

@@ -13,8 +13,9 @@ README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 @pytest.mark.parametrize("key", known_keys())
 def test_every_configuration_key_is_there_with_its_default(key: str) -> None:
     """A row of the table for each key, with default and whether it is pinned."""
-    section, name = key.split(".")
-    default = getattr(getattr(Config(), section), name)
+    default: object = Config()
+    for name in key.split("."):
+        default = getattr(default, name)
     shown = "none" if default is None else list(default) if isinstance(default, tuple) else default
     pinned = "result" if key in Config().pinned() else "operation"
     assert f"| `{key}` | {shown} | *{pinned}* ·" in README

@@ -34,6 +34,22 @@ def test_malformed_overrides_are_refused(override: str) -> None:
         load_config(None, [override])
 
 
+@pytest.mark.parametrize(
+    ("override", "files"),
+    [("prices=a.csv", ("a.csv",)), ("prices=[a.csv, b.yaml]", ("a.csv", "b.yaml")), ("prices=", ())],
+)
+def test_a_key_that_stands_alone(override: str, files: tuple[str, ...]) -> None:
+    """One file or a list of them."""
+    assert load_config(None, [override]).prices == files
+
+
+@pytest.mark.parametrize("override", ["prices=3", "prices={a: 1}", "prices=[[a]]", "prices=['']"])
+def test_what_is_no_list_of_files_is_refused(override: str) -> None:
+    """The line names the key."""
+    with pytest.raises(ConfigError, match=r"^prices"):
+        load_config(None, [override])
+
+
 @pytest.mark.parametrize("text", ["- a\n- b\n", "a: [\n", "\x00"])
 def test_files_that_are_no_sections_are_refused(tmp_path: Path, text: str) -> None:
     """The error names the file."""

@@ -1,0 +1,61 @@
+"""The telemetry of a run: a row for each piece of work, also of such as came to nothing."""
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from committed_run import ATTEMPT, plan_run, tagged_rows
+
+from pipeline.events import EventLog
+from pipeline.local_store import LocalStore
+from pipeline.tables import with_attempt
+from pipeline.telemetry import Telemetry
+
+PLACE = {"node_id": "n", "node_type": "t4", "card": "T4", "instance_type": "box", "market": "spot", "zone": "z"}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> LocalStore:
+    return LocalStore(tmp_path / "run")
+
+
+def piece(replica: str, images: int, ended_at: float, model_s: float) -> dict[str, Any]:
+    how = {"dtype": "fp32", "microbatch": 4, "peak_vram_bytes": None, "wait_s": 0.0, "transfer_s": 0.0}
+    times = {"model_s": model_s, "started_at": ended_at - model_s, "ended_at": ended_at}
+    return {**PLACE, "replica": replica, "images": images, **how, **times}
+
+
+def table_of(store: LocalStore, bundle: Path, *pieces: dict[str, Any]) -> pa.Table:
+    plan = plan_run(store, bundle, ["a", "b", "c", "d"])
+    rows = tagged_rows(plan, plan.read_chunk(store, 0), {})
+    telemetry = Telemetry(store)
+    telemetry.add(0, 0, with_attempt(rows, {**ATTEMPT, "plan_hash": plan.hash, "pieces": list(pieces)}))
+    return telemetry.table()
+
+
+def test_every_piece_has_a_row(store: LocalStore, tiny_bundle: Path) -> None:
+    """Two pieces of one replica are two intervals of its model, not one that covers what lay between."""
+    rows = table_of(
+        store, tiny_bundle, piece("r1", 1, 10.0, 1.0), piece("r2", 2, 12.0, 1.5), piece("r1", 1, 20.0, 0.5)
+    ).to_pylist()
+    assert [(r["outcome"], r["replica"], r["images"], r["model_s"], r["ended_at"].timestamp()) for r in rows] == [
+        ("committed", "r1", 1, 1.0, 10.0),
+        ("shared", "r2", 2, 1.5, 12.0),
+        ("shared", "r1", 1, 0.5, 20.0),
+    ]
+    assert [{name: row[name] for name in PLACE} for row in rows] == [PLACE] * 3
+
+
+def test_a_lost_lease_has_the_place_of_its_node(store: LocalStore, tiny_bundle: Path) -> None:
+    """From the events; its interval ends with the replica's death, not with the verdict on it."""
+    log = EventLog(store, "s", "fleet")
+    log.write("node_joined", node="n", **{name: PLACE[name] for name in ("instance_type", "market", "zone")})
+    log.write("replica_ready", replica="r", node="n", node_type="t4", card="T4", load_s=1.0)
+    log.write("lease_lost", replica="r", work=[7, 0, 3, False, False], begun=True, ran_s=2.5, died_at=100.0)
+    log.write("lease_lost", replica="r", work=[8, 0, 3, False, False], begun=False, ran_s=0.0, died_at=100.0)
+    log.close()
+    (died,) = [row for row in table_of(store, tiny_bundle).to_pylist() if row["outcome"] == "died"]
+    assert {name: died[name] for name in PLACE} == PLACE
+    assert (died["chunk"], died["images"], died["model_s"], died["ended_at"].timestamp()) == (7, 3, 2.5, 100.0)
+    assert died["started_at"].timestamp() == 97.5
