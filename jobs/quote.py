@@ -99,14 +99,14 @@ def _market(
     from pipeline.card_profiles import load_profiles
     from pipeline.errors import ConfigError
     from pipeline.fleet_file import FleetFile
-    from pipeline.measured_run import measured_nodes
+    from pipeline.measured_run import measured_cards
     from pipeline.prices import load_prices
     from pipeline.rentals import open_market
     from pipeline.store import open_store
 
     if not isinstance(offered, FleetFile):
         raise TypeError(f"offered is a {type(offered).__name__}, not a FleetFile")
-    known = measured_nodes(open_store(measured)) if measured is not None else None
+    known = measured_cards(open_store(measured)) if measured is not None else None
     market = open_market(offered, load_prices(prices), load_profiles(profiles), load, dtype, known)
     if not market.rentals:
         raise ConfigError("\n".join(f"{name}: {why}" for name, why in market.left_out.items()))

@@ -1,76 +1,98 @@
-"""What a finished run says of the speed of its nodes: for quotes that rest on more than a model of the card."""
+"""What a finished run says of the speed of its cards: for quotes that rest on more than a model of the card."""
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import pyarrow.parquet as pq
 
 from pipeline.errors import InputError
+from pipeline.events import events_in_order
+from pipeline.ledger import Ledger
+from pipeline.run_costs import read_ledger
 from pipeline.store import RunStore
 
 _FEWEST_PIECES = 20
 """Fewer pieces of work tell nothing of a distribution."""
 _MOST_TIMES = 2000
-_COLUMNS = ["outcome", "node_id", "node_type", "card", "images", "model_s", "ended_at"]
 _DONE = frozenset({"committed", "shared"})
 
 
 @dataclass(frozen=True)
-class MeasuredNode:
-    """Of one node of a kind: images/s while it computed; pieces of work by time per image, their mean 1, in order."""
+class MeasuredCard:
+    """Of one card of a kind: images/s while it was busy; pieces of work by time per image, their mean 1, in order;
+    load_s: from the start of a replica to its first answer, the mean, None where no event tells."""
 
     images_per_s: float
-    images: int
-    relative_times: tuple[float, ...]
+    relative_times: tuple[float, ...] = ()
+    load_s: float | None = None
 
 
-def measured_nodes(store: RunStore) -> dict[str, MeasuredNode]:
-    """By node type, and by card where that tells the same nodes. Raises InputError where the run has no telemetry."""
-    if not store.exists("run.json"):
-        raise InputError(f"measured={store.root}: has no run.json: name the folder of a finished run")
-    parts = json.loads(store.read("run.json"))["parts"].get("telemetry", [])
+def measured_cards(store: RunStore) -> dict[str, MeasuredCard]:
+    """By node type and by card. Raises InputError where the run is not finished, or no model tagged anything."""
+    ledger = read_ledger(store)
     rows: list[dict[str, Any]] = []
-    for part in parts:
+    for part in json.loads(store.read("run.json"))["parts"]["telemetry"]:
         with store.open(part) as file:
-            rows += pq.read_table(file, columns=_COLUMNS).to_pylist()
-    found = measured_of_rows(rows)
+            rows += pq.read_table(file, columns=["outcome", "node_type", "card", "images", "model_s"]).to_pylist()
+    found = cards_of(ledger, rows, events_in_order(store))
     if not found:
-        raise InputError(f"measured={store.root}: its telemetry holds no images that a model tagged")
+        raise InputError(f"measured={store.root}: no card of this run tagged an image: name another run")
     return found
 
 
-def measured_of_rows(rows: Iterable[Mapping[str, Any]]) -> dict[str, MeasuredNode]:
-    """The same, of the rows of a telemetry table."""
-    by_node: dict[tuple[str, str, str], list[Mapping[str, Any]]] = defaultdict(list)
-    for row in rows:
+def cards_of(
+    ledger: Ledger, telemetry: Iterable[Mapping[str, Any]], events: Iterable[Mapping[str, Any]]
+) -> dict[str, MeasuredCard]:
+    """The same, of a ledger, rows of its telemetry table and its events."""
+    tagged: dict[str, int] = defaultdict(int)
+    busy_s: dict[str, Fraction] = defaultdict(Fraction)
+    names: dict[str, set[str]] = {}
+    for row in ledger.rows_by_type:
+        names[row.key] = {row.key, row.card or row.key}
+        for name in names[row.key]:
+            tagged[name] += row.tagged
+            busy_s[name] += row.busy_card_seconds
+    times, loads = _times(telemetry, names), _loads(events, names)
+    return {
+        name: MeasuredCard(float(tagged[name] / busy_s[name]), _relative(times[name]), _mean(loads[name]))
+        for name in tagged
+        if tagged[name] and busy_s[name]
+    }
+
+
+def _times(telemetry: Iterable[Mapping[str, Any]], names: Mapping[str, set[str]]) -> dict[str, list[float]]:
+    """Seconds per image of each piece that counted."""
+    times: dict[str, list[float]] = defaultdict(list)
+    for row in telemetry:
         if row["outcome"] in _DONE and row["images"] and row["model_s"]:
-            by_node[row["node_type"] or row["card"], row["card"], row["node_id"]].append(row)
-    names: dict[str, list[list[Mapping[str, Any]]]] = defaultdict(list)
-    for (node_type, card, _), of_node in by_node.items():
-        for name in {node_type, card}:
-            names[name].append(of_node)
-    return {name: _measured(nodes) for name, nodes in names.items()}
+            for name in names.get(row["node_type"] or row["card"], ()):
+                times[name].append(row["model_s"] / row["images"])
+    return times
 
 
-def _measured(nodes: Sequence[Sequence[Mapping[str, Any]]]) -> MeasuredNode:
-    images = sum(row["images"] for node in nodes for row in node)
-    busy = sum(_busy_s(node) for node in nodes)
-    times = [row["model_s"] / row["images"] for node in nodes for row in node]
+def _loads(events: Iterable[Mapping[str, Any]], names: Mapping[str, set[str]]) -> dict[str, list[float]]:
+    """Seconds that replicas took to load."""
+    loads: dict[str, list[float]] = defaultdict(list)
+    types: dict[str, str] = {}
+    for event in events:
+        if event["event"] == "node_joined":
+            types[event["node"]] = event["node_type"]
+        elif event["event"] == "replica_ready" and event.get("load_s") is not None:
+            for name in names.get(types.get(event["node"], ""), ()):
+                loads[name].append(event["load_s"])
+    return loads
+
+
+def _relative(times: list[float]) -> tuple[float, ...]:
     if len(times) < _FEWEST_PIECES:
-        times = []
-    mean = sum(times) / len(times) if times else 1.0
-    step = max(1, len(times) // _MOST_TIMES)
-    return MeasuredNode(images / busy, images, tuple(sorted(t / mean for t in times)[::step]))
+        return ()
+    mean = sum(times) / len(times)
+    return tuple(sorted(seconds / mean for seconds in times)[:: max(1, len(times) // _MOST_TIMES)])
 
 
-def _busy_s(rows: Sequence[Mapping[str, Any]]) -> float:
-    """Seconds in which at least one of a node's replicas computed: the union of what led up to each row's end."""
-    ends = [(row["ended_at"].timestamp(), row["model_s"]) for row in rows]
-    total, until = 0.0, float("-inf")
-    for begin, end in sorted((at - seconds, at) for at, seconds in ends):
-        total += max(0.0, end - max(begin, until))
-        until = max(until, end)
-    return total
+def _mean(values: list[float]) -> float | None:
+    return sum(values) / len(values) if values else None

@@ -9,7 +9,7 @@ from typing import Literal
 from pipeline.card_profiles import GIB, CardProfile, CardTable
 from pipeline.fleet_file import Assumptions, FleetFile, NodeOffer
 from pipeline.leases import LOOK_AHEAD_S
-from pipeline.measured_run import MeasuredNode
+from pipeline.measured_run import MeasuredCard
 from pipeline.mix import NodePlan
 from pipeline.prices import NodePrice, PriceTable
 from pipeline.simulate import LONGEST_LEASE_S, Job, NodeKind
@@ -30,7 +30,7 @@ class Speed:
     """Images/s of one card.
 
     expected: to plan with; modelled: before the share that cards are taken to reach of it; ceiling: with all operations
-    fused; share of them: of `modelled`, None where the basis is another one.
+    fused, both None where the basis is another one; load_s: of the model, as measured.
     """
 
     expected: float
@@ -40,6 +40,7 @@ class Speed:
     modelled: float | None = None
     ceiling: float | None = None
     relative_times: tuple[float, ...] = ()
+    load_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def open_market(
     table: CardTable,
     load: ModelLoad,
     dtype: str = "auto",
-    measured: Mapping[str, MeasuredNode] | None = None,
+    measured: Mapping[str, MeasuredCard] | None = None,
 ) -> Market:
     """Find price and speed of every offer. What has no price or no known card is left out, with the reason.
 
@@ -106,7 +107,7 @@ def kind_of(rental: Rental, assumptions: Assumptions, factor: float = 1.0) -> No
         cards=offer.gpus,
         microbatch=speed.microbatch,
         startup_s=offer.startup_minutes * 60,
-        load_s=assumptions.load_seconds,
+        load_s=assumptions.load_seconds if speed.load_s is None else speed.load_s,
         startup_is_billed=offer.startup_is_billed,
         preemptions_per_hour=offer.preemptions_per_hour,
         workers=workers,
@@ -178,7 +179,7 @@ def _speed(
     table: CardTable,
     load: ModelLoad,
     dtype: str,
-    measured: Mapping[str, MeasuredNode],
+    measured: Mapping[str, MeasuredCard],
     assumptions: Assumptions,
 ) -> Speed | str:
     """Images/s of a card of this node, or why they are not known: a run's figures before all others."""
@@ -187,7 +188,7 @@ def _speed(
     vram = None if offer.vram_gib is None else int(offer.vram_gib * GIB)
     profile = table.find(card, card, vram) or table.find(card.replace(" ", "-"), None, vram)
     if found is not None:
-        return Speed(found.images_per_s / offer.gpus, "measured", relative_times=found.relative_times)
+        return Speed(found.images_per_s, "measured", relative_times=found.relative_times, load_s=found.load_s)
     if offer.images_per_s is not None:
         return Speed(offer.images_per_s, "given")
     if profile is None:

@@ -18,7 +18,7 @@ from pipeline.card_profiles import load_profiles
 from pipeline.emit import fleet_yaml, kuberay_yaml, ray_up_yaml
 from pipeline.errors import ConfigError
 from pipeline.fleet_file import FleetFile, NodeOffer, parse_fleet
-from pipeline.measured_run import MeasuredNode
+from pipeline.measured_run import MeasuredCard
 from pipeline.mix import evaluate
 from pipeline.prices import load_prices
 from pipeline.quote import InfeasibleError, Wish, make_quote
@@ -142,11 +142,12 @@ def test_what_has_no_price_or_no_profile_is_said_and_left_out() -> None:
 
 def test_a_measured_run_wins_over_the_model() -> None:
     """And its spread is drawn from."""
-    known = {"T4": MeasuredNode(80.0, 10_000, (0.5, 1.5)), "GeForce-RTX-3090": MeasuredNode(60.0, 10_000, ())}
+    known = {"T4": MeasuredCard(80.0, (0.5, 1.5), 7.0), "GeForce-RTX-3090": MeasuredCard(60.0)}
     found = market(home("T4", 3), home("GeForce-RTX-3090", 2), home("A10G", 2), measured=known)
     assert [rental.speed.basis for rental in found.rentals] == ["measured", "measured", "modelled"]
     assert found.rentals[0].speed.expected == 80
     assert found.rentals[0].speed.relative_times == (0.5, 1.5)
+    assert kind_of(found.rentals[0], found.assumptions).load_s == 7
 
 
 def test_doubt_about_the_model_is_doubt_about_all_cards(consumer: Market) -> None:
