@@ -186,17 +186,8 @@ class _Planner:
 
     def simulated(self, mix: Mix) -> list[SimulatedRun]:
         """Whole runs of a mix, each with another of the drawn factors and another seed."""
-        rows = self.rows(mix)
-        return [
-            simulate(
-                [kind_of(r, self.market.assumptions, f) for r, f in zip(self.market.rentals, factors, strict=True)],
-                mix.counts,
-                replace(self.job, chunk_rows=rows),
-                self.market.assumptions,
-                seed=self.wish.seed + number,
-            )
-            for number, factors in enumerate(self.factors[: self.wish.runs])
-        ]
+        job = replace(self.job, chunk_rows=self.rows(mix))
+        return _simulated(self.market, mix.counts, job, self.factors[: self.wish.runs], self.wish.seed)
 
     def rows(self, mix: Mix) -> int:
         """Of the chunks of simulated runs: larger than real ones where there are very many of those."""
@@ -263,6 +254,22 @@ class _Planner:
         return money(amount, self.market.currency)
 
 
+@dataclass(frozen=True)
+class Prediction:
+    """What a run on given nodes would take and cost."""
+
+    seconds: Range
+    dollars: Range
+
+
+def predict(market: Market, counts: Sequence[int], job: Job, runs: int = 20, seed: int = 0) -> Prediction:
+    """Simulate runs on so many nodes of each kind of the market, in chunks as the job has them: nothing is chosen."""
+    draw = random.Random(seed)
+    factors = [drawn_factors(market.rentals, market.assumptions, draw) for _ in range(runs)]
+    found = _simulated(market, counts, job, factors, seed)
+    return Prediction(_range([run.seconds for run in found]), _range([_cost(run, market.rentals) for run in found]))
+
+
 def hours(seconds: float) -> str:
     """A duration for people."""
     if seconds < 600:
@@ -285,9 +292,6 @@ def _quote(planner: _Planner, mix: Mix, runs: Sequence[SimulatedRun], curve: Seq
     from pipeline.quote_words import explain
 
     rentals = planner.market.rentals
-    costs = [
-        sum(kind.paid_s / 3600 * r.dollars_per_hour for kind, r in zip(run.kinds, rentals, strict=True)) for run in runs
-    ]
     deadline = planner.wish.deadline_s
     made = Quote(
         wish=planner.wish,
@@ -295,7 +299,7 @@ def _quote(planner: _Planner, mix: Mix, runs: Sequence[SimulatedRun], curve: Seq
         job=planner.job,
         mix=mix,
         seconds=_range([run.seconds for run in runs]),
-        dollars=_range(costs),
+        dollars=_range([_cost(run, rentals) for run in runs]),
         met=None if deadline is None else sum(run.seconds <= deadline for run in runs) / len(runs),
         redone=_mean([run.redone for run in runs]),
         rows=planner.rows(mix),
@@ -319,6 +323,21 @@ def _line(planner: _Planner, mix: Mix, runs: Sequence[SimulatedRun], index: int)
         full_images_per_dollar=plan.images_per_s / plan.dollars_per_s if plan.dollars_per_s else math.inf,
         shares={split: sum(k.seconds[split] for k in kinds) / paid if paid else 0.0 for split in SPLITS},
     )
+
+
+def _simulated(
+    market: Market, counts: Sequence[int], job: Job, factors: Sequence[Sequence[float]], seed: int
+) -> list[SimulatedRun]:
+    """A run for each of these factors of images/s, each with a seed of its own."""
+    runs = []
+    for number, drawn in enumerate(factors):
+        kinds = [kind_of(r, market.assumptions, factor) for r, factor in zip(market.rentals, drawn, strict=True)]
+        runs.append(simulate(kinds, counts, job, market.assumptions, seed + number))
+    return runs
+
+
+def _cost(run: SimulatedRun, rentals: Sequence[Rental]) -> float:
+    return sum(kind.paid_s / 3600 * r.dollars_per_hour for kind, r in zip(run.kinds, rentals, strict=True))
 
 
 def _times_as_many(plans: Sequence[NodePlan], images: int, deadline_s: float) -> float:

@@ -21,7 +21,7 @@ from pipeline.fleet_file import FleetFile, NodeOffer, parse_fleet
 from pipeline.measured_run import MeasuredCard
 from pipeline.mix import evaluate
 from pipeline.prices import load_prices
-from pipeline.quote import InfeasibleError, Wish, make_quote
+from pipeline.quote import InfeasibleError, Wish, make_quote, predict
 from pipeline.quote_words import quote_document
 from pipeline.rentals import Market, drawn_factors, kind_of, open_market, plans_of
 from pipeline.simulate import Job, simulate
@@ -180,6 +180,13 @@ def test_the_emitted_fleet_is_quoted_as_this_mix(cloud: Market) -> None:
     second = make_quote(Wish(JOB.images, HOUR, runs=1), rented, JOB)
     assert [n for n in second.mix.counts if n] == [n for n in quote.mix.counts if n]
     assert second.mix.dollars == pytest.approx(quote.mix.dollars, rel=1e-3)
+
+
+def test_a_prediction_for_given_nodes_is_that_of_the_quote_for_them(consumer: Market) -> None:
+    """Nothing is chosen, the same is simulated."""
+    quote = make_quote(Wish(JOB.images, HOUR, runs=4), consumer, JOB)
+    found = predict(consumer, quote.mix.counts, replace(JOB, chunk_rows=quote.rows), runs=4)
+    assert (found.seconds.high, found.dollars.high) == pytest.approx((quote.seconds.high, quote.dollars.high), rel=0.1)
 
 
 def test_what_is_free_is_taken_first(tmp_path: Path) -> None:
