@@ -11,7 +11,8 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from pipeline.quote import Quote
+    from pipeline.fleet_file import FleetFile
+    from pipeline.quote import Quote, Wish
     from pipeline.rentals import Market
     from pipeline.simulate import Job
     from pipeline.sizing import ModelLoad
@@ -46,9 +47,12 @@ def quote(
     """Say which nodes to rent, what the run will cost and how long it takes, how sure that is, and why."""
     from jobs.screen import screen
     from pipeline.fleet_file import load_fleet
+    from pipeline.quote import Wish
 
     if (source is None) == (images is None):
         raise typer.BadParameter("give INPUT or --images, one of them")
+    if to is not None and emit is None:
+        raise typer.BadParameter("--to says where --emit writes to: add --emit fleet, kuberay or ray-up")
     if emit is not None and to is None and as_json:
         raise typer.BadParameter("--json and --emit both write to standard output: add --to FILE")
     deadline_s = None if deadline is None else _seconds(deadline)
@@ -57,36 +61,38 @@ def quote(
         load, image_size = _model(model, tags)
         job = _job(_count(source) if images is None else images, image_size, offered.assumptions.image_kb)
         market = _market(offered, prices, profiles, load, dtype, measured)
-        made = _made(market, job, deadline_s, budget, confidence, runs, seed, console)
-        text = None if emit is None else _emitted(emit, made)
-        if text is not None and to is None:
-            console.out(text, end="", highlight=False)
-            return
-        if text is not None and to is not None:
-            to.write_text(text, encoding="utf-8")
-        if as_json:
-            from pipeline.quote_words import quote_document
-
-            console.out(json.dumps(quote_document(made), indent=2, ensure_ascii=False), highlight=False)
-        else:
-            _print(console, made)
-            if to is not None:
-                console.print(f"Written: {to}", markup=False, highlight=False)
+        made = _made(market, job, Wish(job.images, deadline_s, budget, confidence, runs, seed), console)
+        _deliver(made, emit, to, as_json, console)
 
 
-def _made(
-    market: "Market",
-    job: "Job",
-    deadline_s: float | None,
-    budget: float | None,
-    confidence: float,
-    runs: int,
-    seed: int,
-    console: "Console",
-) -> "Quote":
-    from pipeline.quote import Wish, make_quote
+def _deliver(made: "Quote", emit: Emitted | None, to: Path | None, as_json: bool, console: "Console") -> None:
+    from pipeline.quote_words import quote_document
 
-    wish = Wish(job.images, deadline_s, budget, confidence, runs, seed)
+    if emit is not None and to is None:
+        console.out(_emitted(emit, made), end="", highlight=False)
+        return
+    if emit is not None and to is not None:
+        _write(to, _emitted(emit, made))
+    if as_json:
+        console.out(json.dumps(quote_document(made), indent=2, ensure_ascii=False), highlight=False)
+        return
+    _print(console, made)
+    if emit is not None:
+        console.print(f"Written: {to}", markup=False, highlight=False)
+
+
+def _write(to: Path, text: str) -> None:
+    from pipeline.errors import ConfigError
+
+    try:
+        to.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"to={to}: cannot be written: {error.strerror}") from error
+
+
+def _made(market: "Market", job: "Job", wish: "Wish", console: "Console") -> "Quote":
+    from pipeline.quote import make_quote
+
     if not console.is_terminal:
         return make_quote(wish, market, job)
     with console.status("…") as status:
@@ -94,18 +100,15 @@ def _made(
 
 
 def _market(
-    offered: object, prices: list[str], profiles: Path | None, load: "ModelLoad", dtype: str, measured: str | None
+    offered: "FleetFile", prices: list[str], profiles: Path | None, load: "ModelLoad", dtype: str, measured: str | None
 ) -> "Market":
     from pipeline.card_profiles import load_profiles
     from pipeline.errors import ConfigError
-    from pipeline.fleet_file import FleetFile
     from pipeline.measured_run import measured_cards
     from pipeline.prices import load_prices
     from pipeline.rentals import open_market
     from pipeline.store import open_store
 
-    if not isinstance(offered, FleetFile):
-        raise TypeError(f"offered is a {type(offered).__name__}, not a FleetFile")
     known = measured_cards(open_store(measured)) if measured is not None else None
     market = open_market(offered, load_prices(prices), load_profiles(profiles), load, dtype, known)
     if not market.rentals:

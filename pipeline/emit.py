@@ -21,6 +21,10 @@ _SPOT_TOLERATIONS = (
     {"key": "kubernetes.azure.com/scalesetpriority", "operator": "Equal", "value": "spot", "effect": "NoSchedule"},
 )
 """Of the taints that Google's and Microsoft's clusters give such nodes; Amazon's give none."""
+_RAY_UP_NOTES = (
+    "The head node is not part of the quote, nor is storage or traffic.",
+    "setup_commands has to install RamFleet from where you have it.",
+)
 _GPU_TOLERATION = {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
 
 
@@ -61,7 +65,7 @@ def ray_up_yaml(quote: Quote) -> str:
         "available_node_types": head | {_plain(line.rental.name): _node_type(line) for line in lines},
         "setup_commands": [f'pip install "ramfleet=={importlib.metadata.version("ramfleet")}"'],
     }
-    return _commented(quote, _dumped(tree), "The head node is not part of the quote, nor is storage or traffic.")
+    return _commented(quote, _dumped(tree), *_RAY_UP_NOTES)
 
 
 def kuberay_yaml(quote: Quote) -> str:

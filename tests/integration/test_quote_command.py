@@ -77,3 +77,11 @@ def test_a_wrong_fleet_file_is_exit_code_2(tmp_path: Path) -> None:
     done = quote(tmp_path, "--images", "5", "--fleet", str(wrong))
     assert done.returncode == 2
     assert "nodes.0.most_nodes='none'" in done.stderr
+
+
+def test_a_file_that_cannot_be_written_says_so(tmp_path: Path) -> None:
+    """After the work, but in one line."""
+    nowhere = str(tmp_path / "none" / "k.yaml")
+    done = quote(tmp_path, "--images", "5000", "--budget", "5", "--emit", "kuberay", "--to", nowhere)
+    assert done.returncode == 2
+    assert done.stderr == f"ramfleet: to={nowhere}: cannot be written: No such file or directory\n"
