@@ -3,8 +3,9 @@
 import json
 import re
 import tempfile
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,7 +18,24 @@ if TYPE_CHECKING:
     from pipeline.simulate import Job
     from pipeline.sizing import ModelLoad
 
-Emitted = Literal["fleet", "kuberay", "ray-up"]
+
+class Emitted(StrEnum):
+    """Files that can be written for the chosen nodes."""
+
+    FLEET = "fleet"
+    KUBERAY = "kuberay"
+    RAY_UP = "ray-up"
+
+
+class Dtype(StrEnum):
+    """Number type of the cards; auto: fp16 where a card has it."""
+
+    AUTO = "auto"
+    FP32 = "fp32"
+    BF16 = "bf16"
+    FP16 = "fp16"
+
+
 _UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400}
 
 
@@ -32,7 +50,7 @@ def quote(
     budget: Annotated[float | None, typer.Option(min=0, help="At most so much, in the currency of the prices.")] = None,
     model: Annotated[str, typer.Option(help="Folder of the bundle, or ram_plus for the released one.")] = "ram_plus",
     tags: Annotated[int | None, typer.Option(min=1, help="Tags that the model is cut down to.")] = None,
-    dtype: Annotated[Literal["auto", "fp32", "bf16", "fp16"], typer.Option(help="Of all cards.")] = "auto",
+    dtype: Annotated[Dtype, typer.Option(help="Of all cards.")] = Dtype.AUTO,
     profiles: Annotated[Path | None, typer.Option(help="Card profiles of `ramfleet calibrate`.")] = None,
     measured: Annotated[str | None, typer.Option(help="A finished run, whose images/s win over the model's.")] = None,
     confidence: Annotated[float, typer.Option(min=0.05, max=1, help="Share of runs to be in time.")] = 0.9,
@@ -153,7 +171,8 @@ def _seconds(text: str) -> float:
 def _emitted(emit: Emitted, made: "Quote") -> str:
     from pipeline.emit import fleet_yaml, kuberay_yaml, ray_up_yaml
 
-    return {"fleet": fleet_yaml, "kuberay": kuberay_yaml, "ray-up": ray_up_yaml}[emit](made)
+    writers = {Emitted.FLEET: fleet_yaml, Emitted.KUBERAY: kuberay_yaml, Emitted.RAY_UP: ray_up_yaml}
+    return writers[emit](made)
 
 
 def _print(console: "Console", made: "Quote") -> None:
