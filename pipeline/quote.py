@@ -18,6 +18,8 @@ from pipeline.simulate import SPLITS, Job, SimulatedRun, coarse_rows, simulate
 _DRAWS = 200
 """Of what is uncertain of a fleet, to see how far a plan is off."""
 _ROUNDS = 6
+_CLOSER = 0.995
+"""Of what would just do, so that it does."""
 _CURVE_POINTS = 9
 _DEARER = 1.1
 """Without a deadline or a budget: the fastest mix that costs at most so many times the least."""
@@ -86,8 +88,10 @@ class Line:
 
 @dataclass(frozen=True)
 class Quote:
-    """The answer. met: share of the simulated runs that met the deadline, None without one; rows: of a chunk as
-    simulated, real_rows: as a run would cut it; redone: images done again, the mean; lines: all kinds of the market,
+    """The answer.
+
+    met, afforded: share of the simulated runs that kept deadline and budget, None without one; redone: images done
+    again, the mean; rows: of a chunk as simulated, real_rows: as a run would cut it; lines: all kinds of the market,
     rented or not; curve: in order of time; explanation: in sentences.
     """
 
@@ -98,6 +102,7 @@ class Quote:
     seconds: Range
     dollars: Range
     met: float | None
+    afforded: float | None
     redone: float
     rows: int
     real_rows: int
@@ -116,30 +121,42 @@ def make_quote(wish: Wish, market: Market, job: Job, tell: Callable[[str], None]
     mix = planner.choose()
     tell(f"simulating {wish.runs} runs on {mix.nodes} nodes")
     runs: Sequence[SimulatedRun] = planner.simulated(mix)
-    if wish.deadline_s is not None:
-        mix, runs = _kept(planner, mix, runs, wish.deadline_s, tell)
+    if planner.limit is not None:
+        mix, runs = _kept(planner, planner.limit, mix, runs, tell)
     tell("drawing the curve of cost against time")
     return _quote(planner, mix, runs, planner.curve(mix))
 
 
+@dataclass(frozen=True)
+class _Limit:
+    """What may not be passed: seconds or dollars.
+
+    of_mix, of_run: how much of it is taken; within: the best mix that is expected to take at most so much;
+    least: the mix that takes the least of it, whatever else.
+    """
+
+    amount: float
+    of_mix: Callable[[Mix], float]
+    of_run: Callable[[SimulatedRun], float]
+    within: Callable[[float], Mix | None]
+    least: Mix
+
+
 def _kept(
-    planner: "_Planner", mix: Mix, runs: Sequence[SimulatedRun], deadline_s: float, tell: Callable[[str], None]
+    planner: "_Planner", limit: _Limit, mix: Mix, runs: Sequence[SimulatedRun], tell: Callable[[str], None]
 ) -> tuple[Mix, Sequence[SimulatedRun]]:
-    """Where simulated runs end later than planned ones: mixes with more room, until enough of them are in time."""
-    room = deadline_s
+    """Where simulated runs pass a limit that planned ones keep: mixes with more room, until enough of them keep it."""
+    room = limit.amount
     for _ in range(_ROUNDS):
-        late = _quantile([run.seconds for run in runs], planner.wish.confidence) / deadline_s
-        if late <= 1:
+        over = _quantile([limit.of_run(run) for run in runs], planner.wish.confidence) / limit.amount
+        if over <= 1 or mix.counts == limit.least.counts:
             break
-        room *= 0.995 / late
-        safer = planner.safe(room)
-        if safer is None or safer.counts == mix.counts:
-            safer = everything(planner.plans, planner.job.images)
-            if safer.counts == mix.counts:
-                break
-        mix = safer
-        tell(f"simulating {len(runs)} runs on {mix.nodes} nodes")
-        runs = planner.simulated(mix)
+        room *= _CLOSER / over
+        safer = planner.safe(limit, room) or limit.least
+        if safer.counts != mix.counts:
+            mix = safer
+            tell(f"simulating {len(runs)} runs on {mix.nodes} nodes")
+            runs = planner.simulated(mix)
     return mix, runs
 
 
@@ -153,36 +170,70 @@ class _Planner:
         self.factors = [drawn_factors(market.rentals, market.assumptions, draw) for _ in range(_DRAWS)]
         self._drawn = [plans_of(market.rentals, job, market.assumptions, factors) for factors in self.factors]
 
+        self.limit = self._limit()
+
     def choose(self) -> Mix:
-        wish = self.wish
+        """The mix to begin with. Raises InfeasibleError."""
+        if self.limit is None:
+            found = fastest(self.plans, self.job.images, _DEARER * self._least().dollars)
+            return found or self._least()
+        mix = self.safe(self.limit, self.limit.amount) or self.limit.least
+        budget = self.wish.budget
+        if self.wish.deadline_s is not None and budget is not None and mix.dollars > budget:
+            raise InfeasibleError(self._not_both(mix, self.wish.deadline_s, budget))
+        return mix
+
+    def safe(self, limit: _Limit, amount: float) -> Mix | None:
+        """The best mix that takes at most so much in enough of the drawn plans; None where there is none."""
+        room = amount
+        for _ in range(_ROUNDS):
+            mix = limit.within(room)
+            if mix is None:
+                return None
+            over = self._drawn_quantile(limit, mix) / amount
+            if over <= 1:
+                return mix
+            room *= _CLOSER / over
+        return None
+
+    def _drawn_quantile(self, limit: _Limit, mix: Mix) -> float:
+        drawn = [limit.of_mix(evaluate(plans, mix.counts, self.job.images)) for plans in self._drawn]
+        return _quantile(drawn, self.wish.confidence)
+
+    def _limit(self) -> _Limit | None:
+        """The deadline, or else the budget, that can be met. Raises InfeasibleError."""
+        plans, images, wish = self.plans, self.job.images, self.wish
         if wish.deadline_s is not None:
-            return self._in_time(wish.deadline_s)
+            best = everything(plans, images)
+            if best.seconds > wish.deadline_s:
+                raise InfeasibleError(self._too_late(best, wish.deadline_s))
+            return _Limit(
+                wish.deadline_s,
+                of_mix=lambda mix: mix.seconds,
+                of_run=lambda run: run.seconds,
+                within=lambda seconds: cheapest(plans, images, seconds),
+                least=best,
+            )
+        if wish.budget is None:
+            return None
+        least = self._least()
+        if least.dollars > wish.budget:
+            raise InfeasibleError(self._too_dear(least, wish.budget))
+        return _Limit(
+            wish.budget,
+            of_mix=lambda mix: mix.dollars,
+            of_run=lambda run: _cost(run, self.market.rentals),
+            within=lambda dollars: fastest(plans, images, dollars),
+            least=least,
+        )
+
+    def _least(self) -> Mix:
+        """The cheapest mix, however long it takes."""
         least = cheapest(self.plans, self.job.images)
         if least is None:
             best = everything(self.plans, self.job.images)
             raise InfeasibleError(f"the whole fleet takes {hours(best.seconds)}, over {hours(LONGEST_S)}: offer more")
-        budget = _DEARER * least.dollars if wish.budget is None else wish.budget
-        found = fastest(self.plans, self.job.images, budget)
-        if found is None:
-            raise InfeasibleError(self._too_dear(least, budget))
-        return found
-
-    def safe(self, within_s: float) -> Mix | None:
-        """The cheapest mix that is in time in enough of the drawn plans; None where there is none."""
-        room = within_s
-        for _ in range(_ROUNDS):
-            mix = cheapest(self.plans, self.job.images, room)
-            if mix is None:
-                return None
-            late = self.drawn(mix, self.wish.confidence) / within_s
-            if late <= 1:
-                return mix
-            room *= 0.995 / late
-        return None
-
-    def drawn(self, mix: Mix, share: float) -> float:
-        """So large a share of the drawn plans of a mix takes at most so many seconds."""
-        return _quantile([evaluate(plans, mix.counts, self.job.images).seconds for plans in self._drawn], share)
+        return least
 
     def simulated(self, mix: Mix) -> list[SimulatedRun]:
         """Whole runs of a mix, each with another of the drawn factors and another seed."""
@@ -215,18 +266,11 @@ class _Planner:
         drawn = [evaluate(plans, mix.counts, self.job.images) for plans in self._drawn]
         return Point(mix, _range([one.seconds for one in drawn]), _range([one.dollars for one in drawn]))
 
-    def _in_time(self, deadline_s: float) -> Mix:
-        best = everything(self.plans, self.job.images)
-        if best.seconds > deadline_s:
-            raise InfeasibleError(self._too_late(best, deadline_s))
-        mix = self.safe(deadline_s) or best
-        if self.wish.budget is not None and mix.dollars > self.wish.budget:
-            raise InfeasibleError(
-                f"deadline {hours(deadline_s)} and budget {self.money(self.wish.budget)} together: the cheapest mix "
-                f"in time costs {self.money(mix.dollars)}, {self.money(mix.dollars - self.wish.budget)} more"
-                + self._for_budget(self.wish.budget)
-            )
-        return mix
+    def _not_both(self, mix: Mix, deadline_s: float, budget: float) -> str:
+        return (
+            f"deadline {hours(deadline_s)} and budget {self.money(budget)} together: the cheapest mix in time costs "
+            f"{self.money(mix.dollars)}, {self.money(mix.dollars - budget)} more{self._for_budget(budget)}"
+        )
 
     def _too_late(self, best: Mix, deadline_s: float) -> str:
         over = best.seconds - deadline_s
@@ -292,7 +336,7 @@ def _quote(planner: _Planner, mix: Mix, runs: Sequence[SimulatedRun], curve: Seq
     from pipeline.quote_words import explain
 
     rentals = planner.market.rentals
-    deadline = planner.wish.deadline_s
+    deadline, budget = planner.wish.deadline_s, planner.wish.budget
     made = Quote(
         wish=planner.wish,
         market=planner.market,
@@ -301,6 +345,7 @@ def _quote(planner: _Planner, mix: Mix, runs: Sequence[SimulatedRun], curve: Seq
         seconds=_range([run.seconds for run in runs]),
         dollars=_range([_cost(run, rentals) for run in runs]),
         met=None if deadline is None else sum(run.seconds <= deadline for run in runs) / len(runs),
+        afforded=None if budget is None else sum(_cost(run, rentals) <= budget for run in runs) / len(runs),
         redone=_mean([run.redone for run in runs]),
         rows=planner.rows(mix),
         real_rows=planner.real_rows(mix),

@@ -34,12 +34,17 @@ def _answer(quote: Quote) -> str:
         f"{quote.mix.nodes} node(s) tag {quote.job.images:,} images in {_span(quote.seconds, hours)} for "
         f"{_span(quote.dollars, lambda x: money(x, quote.market.currency))} (four of five of {runs} simulated runs)"
     )
-    if quote.met is None or quote.wish.deadline_s is None:
-        return f"{text}."
-    sure = f"{quote.met:.0%} of them end within {hours(quote.wish.deadline_s)}"
-    if quote.met < quote.wish.confidence:
-        return f"{text}; only {sure}: {quote.wish.confidence:.0%} are wanted, and no mix of this fleet is sure enough."
-    return f"{text}; {sure}."
+    wanted = quote.wish.confidence
+    limits = []
+    if quote.met is not None and quote.wish.deadline_s is not None:
+        limits.append((quote.met, f"end within {hours(quote.wish.deadline_s)}"))
+    if quote.afforded is not None and quote.wish.budget is not None:
+        limits.append((quote.afforded, f"cost at most {money(quote.wish.budget, quote.market.currency)}"))
+    for share, what in limits:
+        text += f"; {'' if share >= wanted else 'only '}{share:.0%} of them {what}"
+    if any(share < wanted for share, _ in limits):
+        text += f", though {wanted:.0%} are wanted: no mix that was tried is as sure"
+    return f"{text}."
 
 
 def _choice(quote: Quote) -> Iterator[str]:
@@ -156,6 +161,7 @@ def quote_document(quote: Quote) -> dict[str, Any]:
         "planned": {"seconds": quote.mix.seconds, "dollars": quote.mix.dollars},
         "simulated": {"seconds": _values(quote.seconds), "dollars": _values(quote.dollars), "redone": quote.redone},
         "deadline_met": quote.met,
+        "budget_kept": quote.afforded,
         "kinds": [_line_document(line) for line in quote.lines],
         "curve": [_point_document(quote, point) for point in quote.curve],
         "left_out": dict(quote.market.left_out),
