@@ -193,7 +193,8 @@ def conditions(study: Study) -> str:
         {modelled:.0f} images/s for {card}, {modelled / high:.0f}
         to {modelled / low:.0f} times the {low} to {high} of
         that run, with its download, decoding and upload: a warning against taking the ceilings above for rates. At
-        the price assumed here, ${own:.2f} an hour, that rate gives {_span([3600 * n / own for n in (low, high)])} images/$.""",
+        the price assumed here, ${own:.2f} an hour, that rate gives
+        {_span([3600 * n / own for n in (low, high)])} images/$.""",
         f"""Were RamFleet to fall as far short of the model as that run did, it would do {_span(short)} images/$ on
         that card with {p["tags"]} tags. It fetches and decodes beside the card's work, which should make it better than
         that; only a measurement can tell.""",
