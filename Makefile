@@ -59,6 +59,7 @@ format: $(STAMP)  ## format the code
 bench: $(STAMP)  ## figures of this machine
 	$(BIN)/python -m tests.bench.run
 	$(BIN)/python -m tests.bench.balance
+	$(BIN)/python -m tests.bench.simulator
 
 chaos: $(STAMP)  ## long seeds of the killing tests
 	RAMFLEET_CHAOS_ROUNDS=$${ROUNDS:-20} $(BIN)/python -m pytest tests/integration/test_kills.py \

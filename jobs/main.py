@@ -12,6 +12,7 @@ import jobs.finalize
 import jobs.fleet
 import jobs.look
 import jobs.model
+import jobs.quote
 import jobs.report
 import jobs.retry
 import jobs.status
@@ -38,6 +39,7 @@ app.command("fleet")(jobs.fleet.fleet)
 app.command("calibrate")(jobs.calibrate.calibrate)
 app.command("report")(jobs.report.report)
 app.command("compare")(jobs.compare.compare)
+app.command("quote")(jobs.quote.quote)
 app.command("threshold")(jobs.threshold.threshold)
 app.command("train")(jobs.train.train)
 app.add_typer(jobs.model.app, name="model")

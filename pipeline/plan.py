@@ -31,6 +31,8 @@ PLAN = "plan/plan.json"
 DUPLICATE_ID = "duplicate_id"
 """planned_error of a row whose image_id an earlier row has with another uri."""
 
+_CHUNKS_PER_REPLICA = 8
+_FEWEST_CHUNK_ROWS, _MOST_CHUNK_ROWS = 16, 256
 _PART_CHUNKS = 1_000
 _PART_ROWS = 262_144
 _DUPLICATES_SCHEMA = pa.schema([("image_id", pa.string()), ("uri", pa.string())])
@@ -138,6 +140,12 @@ class Plan:
     def _check(self, chunk: int) -> None:
         if not 0 <= chunk < self.chunks:
             raise IndexError(f"chunk {chunk}: the plan has chunks 0 to {self.chunks - 1}")
+
+
+def auto_chunk_rows(rows: int, replicas: int) -> int:
+    """Rows of a chunk where `plan.chunk_rows` is auto: several chunks for each replica, neither tiny nor huge."""
+    even = -(-rows // (_CHUNKS_PER_REPLICA * replicas))
+    return min(max(even, _FEWEST_CHUNK_ROWS), _MOST_CHUNK_ROWS)
 
 
 def make_plan(

@@ -10,6 +10,7 @@ from typing import Literal
 
 from pipeline.card_profiles import GIB, CardProfile
 from ramcore.bundle import read_config
+from ramcore.config import ModelConfig
 from ramcore.describe import (
     CUDA_CONTEXT_BYTES,
     VALUE_BYTES,
@@ -59,7 +60,11 @@ class ModelLoad:
 
 def model_load(bundle: str | Path, bundle_hash: str, captions: bool = False) -> ModelLoad:
     """The load of a bundle, from its config alone. Raises BundleError."""
-    config = read_config(bundle)
+    return load_of(read_config(bundle), bundle_hash, captions)
+
+
+def load_of(config: ModelConfig, bundle_hash: str = "", captions: bool = False) -> ModelLoad:
+    """The load of a model of this config, whether there is a bundle of it or not."""
     flops = sum(count_flops(config).values()) + (caption_flops(config) if captions else 0)
     sizes = VALUE_BYTES.items()
     return ModelLoad(

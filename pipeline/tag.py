@@ -29,7 +29,7 @@ from pipeline.parity_gate import checked_dtype
 from pipeline.passes import FirstPass, Pass
 from pipeline.pins import absolute, check_pins, pins
 from pipeline.places import for_fetching, still_there
-from pipeline.plan import Plan, make_plan, read_plan
+from pipeline.plan import Plan, auto_chunk_rows, make_plan, read_plan
 from pipeline.presence import at_work
 from pipeline.prices import load_prices
 from pipeline.progress import RunProgress
@@ -40,9 +40,6 @@ from pipeline.store import RunStore, open_store
 from pipeline.sync import BASE_PIN, BaseRun, open_base
 from pipeline.versions import with_versions
 from ramcore.bundle import bundle_hash, demo_bundle, read_config
-
-_CHUNKS_PER_REPLICA = 8
-_FEWEST_CHUNK_ROWS, _MOST_CHUNK_ROWS = 16, 256
 
 
 @dataclass(frozen=True)
@@ -168,8 +165,7 @@ def _plan(
     def rows_per_chunk(rows: int) -> int:
         if config.plan.chunk_rows != "auto":
             return config.plan.chunk_rows
-        even = -(-rows // (_CHUNKS_PER_REPLICA * len(shape.slots)))
-        return min(max(even, _FEWEST_CHUNK_ROWS), _MOST_CHUNK_ROWS)
+        return auto_chunk_rows(rows, len(shape.slots))
 
     with console.status("planning"):
         record_model(store, request.bundle, asked["bundle"])

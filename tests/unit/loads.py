@@ -3,35 +3,14 @@
 from typing import Any
 
 from pipeline.node_facts import Gpu, NodeFacts
-from pipeline.sizing import ModelLoad
-from ramcore.config import ModelConfig, ram_plus_preset
-from ramcore.describe import (
-    VALUE_BYTES,
-    activation_bytes,
-    count_flops,
-    count_parameters,
-    traffic_bytes,
-    weight_bytes,
-)
+from pipeline.sizing import ModelLoad, load_of
+from ramcore.config import ram_plus_preset
+from ramcore.describe import VALUE_BYTES
 
 GIB = 2**30
 
 
-def load_of(config: ModelConfig) -> ModelLoad:
-    sizes = VALUE_BYTES.items()
-    return ModelLoad(
-        bundle_hash="hash",
-        tags=config.num_tags,
-        parameters=sum(count_parameters(config).values()),
-        flops=sum(count_flops(config).values()),
-        weight_bytes={dtype: weight_bytes(config, size) for dtype, size in sizes},
-        activation_bytes={dtype: activation_bytes(config, size) for dtype, size in sizes},
-        traffic_bytes={dtype: traffic_bytes(config, size, fused=False) for dtype, size in sizes},
-        fused_traffic_bytes={dtype: traffic_bytes(config, size, fused=True) for dtype, size in sizes},
-    )
-
-
-RAM_PLUS = load_of(ram_plus_preset())
+RAM_PLUS = load_of(ram_plus_preset(), "hash")
 """The released RAM++."""
 
 

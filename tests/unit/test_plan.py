@@ -17,7 +17,7 @@ from pipeline import identity, plan
 from pipeline.config import load_config
 from pipeline.errors import ConfigError, InputError, PlanError
 from pipeline.local_store import LocalStore
-from pipeline.plan import DUPLICATE_ID, PLAN, make_plan, read_plan
+from pipeline.plan import DUPLICATE_ID, PLAN, auto_chunk_rows, make_plan, read_plan
 
 PINNED = {"INPUT": "/images", "decode.mode": "fast", "--limit": None}
 
@@ -395,3 +395,9 @@ def test_a_million_rows(store):
     }
     assert made.read_chunk(store, 0)["image_id"].to_pylist() == numbers[:256].to_pylist()
     assert made.read_chunk(store, 3515)["image_id"].to_pylist() == numbers[900_000 - 160 : 900_000].to_pylist()
+
+
+@pytest.mark.parametrize(("rows", "replicas", "each"), [(5, 1, 16), (16_000, 10, 200), (10**8, 10, 256)])
+def test_rows_of_a_chunk_by_the_work_of_a_replica(rows: int, replicas: int, each: int) -> None:
+    """Eight chunks for each replica, neither tiny nor huge."""
+    assert auto_chunk_rows(rows, replicas) == each

@@ -1,0 +1,181 @@
+"""`ramfleet quote`: the cheapest mix of nodes that meets a deadline, its time and cost, before spending."""
+
+import json
+import re
+import tempfile
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from pipeline.fleet_file import FleetFile
+    from pipeline.quote import Quote, Wish
+    from pipeline.rentals import Market
+    from pipeline.simulate import Job
+    from pipeline.sizing import ModelLoad
+
+
+class Emitted(StrEnum):
+    """Files that can be written for the chosen nodes."""
+
+    FLEET = "fleet"
+    KUBERAY = "kuberay"
+    RAY_UP = "ray-up"
+
+
+class Dtype(StrEnum):
+    """Number type of the cards; auto: fp16 where a card has it."""
+
+    AUTO = "auto"
+    FP32 = "fp32"
+    BF16 = "bf16"
+    FP16 = "fp16"
+
+
+_UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400}
+
+
+def quote(
+    source: Annotated[str | None, typer.Argument(metavar="INPUT", help="What would be tagged; its rows count.")] = None,
+    fleet: Annotated[Path, typer.Option(help="YAML file of what may be rented (docs/quote.md).")] = Path("fleet.yaml"),
+    images: Annotated[int | None, typer.Option(min=1, help="How many, instead of INPUT.")] = None,
+    prices: Annotated[
+        list[str], typer.Option(help="SkyPilot CSV or YAML of prices; repeatable, the last wins.  [default: a table]")
+    ] = [],  # noqa: B006
+    deadline: Annotated[str | None, typer.Option(help="Of the whole run: 90m, 6h, 2d.")] = None,
+    budget: Annotated[float | None, typer.Option(min=0, help="At most so much, in the currency of the prices.")] = None,
+    model: Annotated[str, typer.Option(help="Folder of the bundle, or ram_plus for the released one.")] = "ram_plus",
+    tags: Annotated[int | None, typer.Option(min=1, help="Tags that the model is cut down to.")] = None,
+    dtype: Annotated[Dtype, typer.Option(help="Of all cards.")] = Dtype.AUTO,
+    profiles: Annotated[Path | None, typer.Option(help="Card profiles of `ramfleet calibrate`.")] = None,
+    measured: Annotated[str | None, typer.Option(help="A finished run, whose images/s win over the model's.")] = None,
+    confidence: Annotated[float, typer.Option(min=0.05, max=1, help="Share of runs to be in time.")] = 0.9,
+    runs: Annotated[int, typer.Option(min=1, max=200, help="Simulated runs.")] = 20,
+    seed: Annotated[int, typer.Option(help="Of all that is drawn.")] = 0,
+    emit: Annotated[
+        Emitted | None, typer.Option(help="Write the chosen nodes to --to: fleet, kuberay or ray-up.")
+    ] = None,
+    to: Annotated[Path | None, typer.Option(help="File for --emit.  [default: standard output, alone]")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of tables.")] = False,
+) -> None:
+    """Say which nodes to rent, what the run will cost and how long it takes, how sure that is, and why."""
+    from jobs.screen import screen
+    from pipeline.fleet_file import load_fleet
+    from pipeline.quote import Wish
+
+    if (source is None) == (images is None):
+        raise typer.BadParameter("give INPUT or --images, one of them")
+    if to is not None and emit is None:
+        raise typer.BadParameter("--to says where --emit writes to: add --emit fleet, kuberay or ray-up")
+    if emit is not None and to is None and as_json:
+        raise typer.BadParameter("--json and --emit both write to standard output: add --to FILE")
+    deadline_s = None if deadline is None else _seconds(deadline)
+    offered = load_fleet(fleet)
+    with tempfile.TemporaryDirectory(prefix="ramfleet-") as folder, screen(Path(folder, "quote.log")) as console:
+        load, image_size = _model(model, tags)
+        job = _job(_count(source) if images is None else images, image_size, offered.assumptions.image_kb)
+        market = _market(offered, prices, profiles, load, dtype, measured)
+        made = _made(market, job, Wish(job.images, deadline_s, budget, confidence, runs, seed), console)
+        _deliver(made, emit, to, as_json, console)
+
+
+def _deliver(made: "Quote", emit: Emitted | None, to: Path | None, as_json: bool, console: "Console") -> None:
+    from pipeline.quote_words import quote_document
+
+    if emit is not None and to is None:
+        console.out(_emitted(emit, made), end="", highlight=False)
+        return
+    if emit is not None and to is not None:
+        _write(to, _emitted(emit, made))
+    if as_json:
+        console.out(json.dumps(quote_document(made), indent=2, ensure_ascii=False), highlight=False)
+        return
+    _print(console, made)
+    if emit is not None:
+        console.print(f"Written: {to}", markup=False, highlight=False)
+
+
+def _write(to: Path, text: str) -> None:
+    from pipeline.errors import ConfigError
+
+    try:
+        to.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"to={to}: cannot be written: {error.strerror}") from error
+
+
+def _made(market: "Market", job: "Job", wish: "Wish", console: "Console") -> "Quote":
+    from pipeline.quote import make_quote
+
+    if not console.is_terminal:
+        return make_quote(wish, market, job)
+    with console.status("…") as status:
+        return make_quote(wish, market, job, status.update)
+
+
+def _market(
+    offered: "FleetFile", prices: list[str], profiles: Path | None, load: "ModelLoad", dtype: str, measured: str | None
+) -> "Market":
+    from pipeline.card_profiles import load_profiles
+    from pipeline.errors import ConfigError
+    from pipeline.measured_run import measured_cards
+    from pipeline.prices import load_prices
+    from pipeline.rentals import open_market
+    from pipeline.store import open_store
+
+    known = measured_cards(open_store(measured)) if measured is not None else None
+    market = open_market(offered, load_prices(prices), load_profiles(profiles), load, dtype, known)
+    if not market.rentals:
+        raise ConfigError("\n".join(f"{name}: {why}" for name, why in market.left_out.items()))
+    return market
+
+
+def _model(model: str, tags: int | None) -> "tuple[ModelLoad, int]":
+    """The load of a bundle or of the released RAM++, and the side of its images in pixels."""
+    from dataclasses import replace
+
+    from pipeline.sizing import load_of
+    from ramcore.bundle import bundle_hash, read_config
+    from ramcore.config import ram_plus_preset
+
+    is_released = model == "ram_plus" and not Path(model).exists()
+    config = ram_plus_preset() if is_released else read_config(model)
+    hash = "" if is_released or tags is not None else bundle_hash(model)
+    config = config if tags is None else replace(config, num_tags=tags)
+    return load_of(config, hash), config.swin.image_size
+
+
+def _job(images: int, image_size: int, image_kb: float) -> "Job":
+    from pipeline.simulate import Job
+
+    return Job(images, image_bytes=image_kb * 1000, pixel_bytes=3 * image_size**2)
+
+
+def _count(source: str | None) -> int:
+    from pipeline.manifest import open_input
+
+    return sum(batch.num_rows for batch in open_input(source or "").batches())
+
+
+def _seconds(text: str) -> float:
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(s|min|m|h|d)\s*", text)
+    if found is None or float(found[1]) <= 0:
+        raise typer.BadParameter(f"--deadline {text!r}: write a number and a unit, such as 90m, 6h or 2d")
+    return float(found[1]) * _UNITS[found[2]]
+
+
+def _emitted(emit: Emitted, made: "Quote") -> str:
+    from pipeline.emit import fleet_yaml, kuberay_yaml, ray_up_yaml
+
+    writers = {Emitted.FLEET: fleet_yaml, Emitted.KUBERAY: kuberay_yaml, Emitted.RAY_UP: ray_up_yaml}
+    return writers[emit](made)
+
+
+def _print(console: "Console", made: "Quote") -> None:
+    from pipeline.quote_table import quote_tables
+
+    console.print(*quote_tables(made, console.width), sep="\n")
