@@ -20,7 +20,7 @@ _LONGEST_LEASE_S = 20.0
 _FIRST_LEASE_STEPS = 2
 """Micro-batches in the first lease of a replica whose speed nobody knows: enough to learn it."""
 _PATIENCE_S = 3.0
-"""A request that has waited for so much longer goes before those that are beside a replica, whose pixels need not travel.
+"""A request that has waited for so much longer goes before those beside a replica, whose pixels need not travel.
 Not a bound on the waiting itself: in a backlog all wait, and still nearly all can be served where they are."""
 _SPEED_MEMORY = 0.7
 """Weight of all earlier leases in a replica's speed when one more ends."""
