@@ -12,7 +12,7 @@ from pipeline.chunk_worker import ChunkWorker
 from pipeline.errors import OutageError, RunError, StalledError, StoppedError, StoreError, last_line
 from pipeline.events import EventLog
 from pipeline.fleet_messages import FleetStatus
-from pipeline.flow import FlowShape, tag_chunks
+from pipeline.flow import ChunkFlow, FlowShape
 from pipeline.handover import commit_and_log
 from pipeline.job import Job
 from pipeline.outage import OutageGuard
@@ -25,6 +25,7 @@ from pipeline.tables import from_ipc
 _POLL_S = 0.5
 _ENDING_S = 2.0
 """Ray Data gets so long to end a round by itself once all its chunks are done."""
+_GIVING_UP_S = 10.0
 
 
 def drive(
@@ -42,7 +43,7 @@ def drive(
     while pending:
         ask(fleet, "expect", min(progress.left, sum(plan.chunk_rows(chunk) for chunk in pending)))
         watch = _Watch(job, fleet, progress, pending)
-        for outcome in watch.over(tag_chunks(job, fleet, pending, shape)):
+        for outcome in watch.over(ChunkFlow(job, fleet, pending, shape)):
             if outcome["outcome"] == "failed":
                 raise StoppedError(f"{outcome['detail']}. Run the same command again when that is mended")
             progress.add(outcome["rows"], outcome["rejects"])
@@ -92,16 +93,19 @@ class _Watch:
         self._spare: ChunkWorker | None = None
         self._over = threading.Event()
 
-    def over(self, outcomes: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    def over(self, flow: ChunkFlow) -> Iterator[dict[str, Any]]:
         """The outcomes as they come. Ray Data's iterator blocks, so it runs in a thread of its own."""
         arrived: queue.Queue[dict[str, Any] | BaseException | None] = queue.Queue()
-        flow = threading.Thread(target=_pour, args=(outcomes, arrived, self._over), name="flow", daemon=True)
-        flow.start()
+        thread = threading.Thread(target=_pour, args=(flow.outcomes(), arrived, self._over), name="flow", daemon=True)
+        thread.start()
         try:
             yield from self._until_done(arrived)
-            flow.join(_ENDING_S)
+            thread.join(_ENDING_S)
         finally:
             self._over.set()
+            if thread.is_alive():
+                flow.give_up()
+                thread.join(_GIVING_UP_S)
             if self._spare is not None:
                 self._spare.close()
 

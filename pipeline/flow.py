@@ -12,6 +12,7 @@ from ray.data import ActorPoolStrategy, DataContext, Dataset, ExecutionResources
 from pipeline.chunk_worker import ChunkWorker
 from pipeline.feed import waves
 from pipeline.job import Job
+from pipeline.ray_private import end_execution
 
 _WORKER_CPUS = 0.5
 """What Ray reserves for a worker, of the CPU that it gets: so those of a node that dies find room on the others."""
@@ -42,24 +43,35 @@ class FlowShape:
         return max(1, min(wanted, self.worker_bytes // (2 * max(1, self.chunk_bytes))))
 
 
-def tag_chunks(job: Job, fleet: Any, chunks: Sequence[int], shape: FlowShape) -> Iterator[dict[str, Any]]:
-    """Decode, tag and commit chunks; yields what became of each, as rows of handover.OUTCOME_SCHEMA.
+class ChunkFlow:
+    """Decodes, tags and commits chunks. The next wave of them is built while one runs."""
 
-    The next wave is built while one runs.
-    """
-    _set_context(shape)
-    coming = waves(chunks, shape.workers)
-    with ThreadPoolExecutor(1, thread_name_prefix="feed") as builder:
-        following = builder.submit(_next_dataset, coming, job, fleet, shape)
-        while (dataset := following.result()) is not None:
-            following = builder.submit(_next_dataset, coming, job, fleet, shape)
-            for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-                yield from cast(pa.Table, batch).to_pylist()
+    def __init__(self, job: Job, fleet: Any, chunks: Sequence[int], shape: FlowShape) -> None:
+        self._job, self._fleet, self._shape = job, fleet, shape
+        self._coming = waves(chunks, shape.workers)
+        self._running: Dataset | None = None
+        self._is_over = False
 
+    def outcomes(self) -> Iterator[dict[str, Any]]:
+        """What became of each chunk, as rows of handover.OUTCOME_SCHEMA."""
+        _set_context(self._shape)
+        with ThreadPoolExecutor(1, thread_name_prefix="feed") as builder:
+            following = builder.submit(self._next)
+            while not self._is_over and (dataset := following.result()) is not None:
+                self._running = dataset
+                following = builder.submit(self._next)
+                for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+                    yield from cast(pa.Table, batch).to_pylist()
 
-def _next_dataset(coming: Iterator[list[list[int]]], job: Job, fleet: Any, shape: FlowShape) -> Dataset | None:
-    wave = next(coming, None)
-    return None if wave is None else _dataset(wave, job, fleet, shape)
+    def give_up(self) -> None:
+        """End `outcomes`, which another thread waits for: nothing of Ray may be waited for when Ray is shut down."""
+        self._is_over = True
+        if self._running is not None:
+            end_execution(self._running)
+
+    def _next(self) -> Dataset | None:
+        wave = next(self._coming, None)
+        return None if wave is None else _dataset(wave, self._job, self._fleet, self._shape)
 
 
 def _dataset(wave: list[list[int]], job: Job, fleet: Any, shape: FlowShape) -> Dataset:

@@ -20,7 +20,8 @@ _LONGEST_LEASE_S = 20.0
 _FIRST_LEASE_STEPS = 2
 """Micro-batches in the first lease of a replica whose speed nobody knows: enough to learn it."""
 _PATIENCE_S = 3.0
-"""A request that has waited for longer goes before those that are beside a replica."""
+"""A request that has waited for so much longer goes before those beside a replica, whose pixels need not travel.
+Not a bound on the waiting itself: in a backlog all wait, and still nearly all can be served where they are."""
 _SPEED_MEMORY = 0.7
 """Weight of all earlier leases in a replica's speed when one more ends."""
 
@@ -165,13 +166,13 @@ class _Queue:
                 if not there:
                     del lane.by_node[request.node_id]
 
-    def first(self, node_id: str, now: float) -> Request | None:
-        """The next request, of this node if it has one, unless another has waited for too long."""
+    def first(self, node_id: str) -> Request | None:
+        """The next request, of this node if it has one, unless another has waited for much longer than that."""
         for lane in self._lanes:
             oldest = next(iter(lane.requests.values()), None)
             if oldest is not None:
-                here = lane.by_node.get(node_id)
-                return next(iter(here.values())) if here and now - oldest.asked_at < _PATIENCE_S else oldest
+                here = next(iter(lane.by_node.get(node_id, {}).values()), oldest)
+                return here if here.asked_at - oldest.asked_at < _PATIENCE_S else oldest
         return None
 
     def is_on(self, node_id: str) -> bool:
@@ -376,7 +377,7 @@ class LeaseBook:
         only gets what it can finish together with all others, and one that would be the last gets nothing.
         """
         for replica in self._candidates():
-            request = self.waiting.first(replica.node_id, now)
+            request = self.waiting.first(replica.node_id)
             if request is None or (request.work.alone and replica.leases) or self._is_suspect(replica, request.work):
                 continue
             images = self._share(replica, request.work, now)

@@ -4,6 +4,7 @@ Everything here is optional: a run does without it.
 """
 
 import logging
+from typing import Any
 
 _LOG = logging.getLogger(__name__)
 _TIMEOUT_S = 10.0
@@ -21,6 +22,16 @@ def draining_nodes() -> set[str]:
     except Exception as error:  # noqa: BLE001 - see the module
         _LOG.warning("Ray does not tell which nodes drain: %s", error)
         return set()
+
+
+def end_execution(dataset: Any) -> None:
+    """Have Ray Data give up a dataset that another thread iterates over, which ends that iteration."""
+    try:
+        executor = dataset._current_executor
+        if executor is not None:
+            executor.shutdown(force=True)
+    except Exception as error:  # noqa: BLE001 - see the module
+        _LOG.warning("Ray Data does not let go of its tasks: %s", error)
 
 
 def spilled_bytes() -> int | None:

@@ -16,6 +16,7 @@ class SimulatedFleet:
 
     speeds: images/s of each replica; in_flight: chunks that wait or run at once, None = three for each replica;
     noise: relative spread of the time that a lease takes; nodes: over which replicas and requests are spread.
+    local_images: after a run, those whose pixels did not leave their node.
     """
 
     speeds: Sequence[float]
@@ -29,6 +30,7 @@ class SimulatedFleet:
     makespan: float = field(default=0.0, init=False)
     images: Counter[int] = field(default_factory=Counter, init=False)
     grants: int = field(default=0, init=False)
+    local_images: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
         self._random = random.Random(self.seed)
@@ -68,15 +70,16 @@ class SimulatedFleet:
             chunk, self._fed = self._fed, self._fed + 1
             self._left[chunk] = self.chunk_rows
             self._book.arrive(chunk, self.chunk_rows)
-            self._book.request(Request("holder", f"n{chunk % self.nodes}", Work(chunk, 0, self.chunk_rows)))
+            self._book.request(Request("holder", f"n{chunk % self.nodes}", Work(chunk, 0, self.chunk_rows), self._now))
 
     def _dispatch(self) -> None:
         for request, replica, work in self._book.grants(self._now):
             self.grants += 1
+            self.local_images += len(work) * (request.node_id == replica.node_id)
             lease = self._book.grant(str(next(self._numbers)), request, replica, work, self._now)
             rest = request.work.split(len(work))[1]
             if rest is not None:
-                self._book.request(Request(request.holder, request.node_id, rest))
+                self._book.request(Request(request.holder, request.node_id, rest, self._now))
             queue = self._running[replica.replica_id]
             queue.append(lease.lease_id)
             if len(queue) == 1:

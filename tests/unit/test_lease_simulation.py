@@ -37,6 +37,19 @@ def test_five_hundred_cards() -> None:
     assert max(shares) < 1.2
 
 
+def test_pixels_stay_on_their_node() -> None:
+    """Where all nodes are alike, however long everything waits in a backlog."""
+    fleet = SimulatedFleet([100.0] * 8, chunks=2000, chunk_rows=256, microbatch=32, noise=0.1, nodes=8).run()
+    assert fleet.local_images > 0.95 * sum(fleet.images.values())
+
+
+def test_a_node_without_replicas_is_served_too() -> None:
+    """One of two nodes only decodes: its requests wait a little longer than the other's, not for ever."""
+    fleet = SimulatedFleet([100.0], chunks=400, chunk_rows=64, microbatch=32, in_flight=8, nodes=2).run()
+    assert fleet.local_images < 0.6 * sum(fleet.images.values())
+    assert fleet.makespan <= 1.02 * bound(fleet)
+
+
 @settings(deadline=None, max_examples=60)
 @given(
     speeds=st.lists(st.floats(0.1, 2000), min_size=1, max_size=12),
