@@ -23,6 +23,8 @@ from pipeline.bucket_lock import BucketLock
 from pipeline.bucket_log import BucketLog
 from pipeline.cloud import CloudEnvironment
 from pipeline.errors import StoreAwayError, StoreError
+from pipeline.fetching.outcome import Span
+from pipeline.fetching.range_file import RangeFile
 from pipeline.store import TEMPORARY, Entry, RunStore
 
 _TIMEOUTS = {"connect_timeout": "5s", "timeout": "60s"}
@@ -35,7 +37,6 @@ _RETRIES: dict[str, Any] = {
 _FIRST_RETRIES: dict[str, Any] = {"max_retries": 2, "retry_timeout": timedelta(seconds=15)}
 """Before any work nobody waits for long to be told of a wrong endpoint."""
 _UPLOAD_PIECE_BYTES = 16 << 20
-_READ_BYTES = 1 << 20
 
 _SAID = {
     "InvalidAccessKeyId": "the store does not know this access key: see AWS_ACCESS_KEY_ID",
@@ -122,12 +123,11 @@ class BucketStore(RunStore):
         """As `RunStore.open`: read by ranges."""
         with _explained(self, f"read {name}"):
             size = obstore.head(self._client, name)["size"]
-        return cast(BinaryIO, io.BufferedReader(_Ranges(self, name, size), _READ_BYTES))
+        return cast(BinaryIO, io.BufferedReader(RangeFile(lambda span: self._read_span(name, span), size)))
 
-    def read_range(self, name: str, start: int, length: int) -> bytes:
-        """Bytes of an object. Raises FileNotFoundError."""
+    def _read_span(self, name: str, span: Span) -> bytes:
         with _explained(self, f"read {name}"):
-            return bytes(obstore.get_range(self._client, name, start=start, length=length))
+            return bytes(obstore.get_range(self._client, name, start=span[0], end=span[1]))
 
     def exists(self, name: str) -> bool:
         """As `RunStore.exists`."""
@@ -215,37 +215,6 @@ class BucketStore(RunStore):
             return from_url(self.root, config=options, client_options=client, retry_config=retries)  # type: ignore[call-overload]
         except (BaseError, ValueError) as error:
             raise StoreError(f"{self.root}: {_first_line(error)}") from error
-
-
-class _Ranges(io.RawIOBase):
-    """An object as a file whose reads are range requests."""
-
-    def __init__(self, store: BucketStore, name: str, size: int) -> None:
-        self._store, self._name, self._size = store, name, size
-        self._position = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._position
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
-        self._position = max(0, start + offset)
-        return self._position
-
-    def readinto(self, target: Any) -> int:
-        length = min(len(target), self._size - self._position)
-        if length <= 0:
-            return 0
-        data = self._store.read_range(self._name, self._position, length)
-        target[: len(data)] = data
-        self._position += len(data)
-        return len(data)
 
 
 def _entries(found: Any, prefix: str) -> Iterator[Entry]:

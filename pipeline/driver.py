@@ -42,8 +42,8 @@ def drive(
     spilled_before = spilled_bytes()
     while pending:
         ask(fleet, "expect", min(progress.left, sum(plan.chunk_rows(chunk) for chunk in pending)))
-        watch = _Watch(job, fleet, progress, pending)
-        for outcome in watch.over(ChunkFlow(job, fleet, pending, shape)):
+        work = Round(job, fleet, progress, pending)
+        for outcome in work.outcomes(ChunkFlow(job, fleet, pending, shape)):
             if outcome["outcome"] == "failed":
                 raise StoppedError(f"{outcome['detail']}. Run the same command again when that is mended")
             progress.add(outcome["rows"], outcome["rejects"])
@@ -77,10 +77,10 @@ def _commit_held(job: Job, log: EventLog, outcomes: Iterator[dict[str, Any]]) ->
         commit_and_log(job, log, outcome["chunk"], from_ipc(outcome["held"]))
 
 
-class _Watch:
-    """Looks at the Fleet while outcomes come, and also when none come for long.
+class Round:
+    """Some chunks once through the flow; the Fleet is looked at while outcomes come, and also when none come for long.
 
-    The round is over when each of its chunks has had an outcome, from Ray Data or from a process that took it over from
+    It is over when each of its chunks has had an outcome, from Ray Data or from a process that took it over from
     one that died: Ray Data may wait much longer for the dead. After a death this process is ready to take chunks over
     too, as Ray Data may have ended the others.
     """
@@ -93,8 +93,8 @@ class _Watch:
         self._spare: ChunkWorker | None = None
         self._over = threading.Event()
 
-    def over(self, flow: ChunkFlow) -> Iterator[dict[str, Any]]:
-        """The outcomes as they come. Ray Data's iterator blocks, so it runs in a thread of its own."""
+    def outcomes(self, flow: ChunkFlow) -> Iterator[dict[str, Any]]:
+        """One for each chunk, as they come. Ray Data's iterator blocks, so it runs in a thread of its own."""
         arrived: queue.Queue[dict[str, Any] | BaseException | None] = queue.Queue()
         thread = threading.Thread(target=_pour, args=(flow.outcomes(), arrived, self._over), name="flow", daemon=True)
         thread.start()

@@ -395,11 +395,11 @@ class LeaseBook:
     def _candidates(self) -> Iterator[Replica]:
         """Replicas with room in the order in which they are asked."""
         beside = [replica for node in self._room if self.waiting.is_on(node) for replica in self._room[node].values()]
-        candidates = beside or [replica for replicas in self._room.values() for replica in replicas.values()]
-        first = min(candidates, key=_rank, default=None)
-        if first is not None:
-            yield first
-            yield from sorted((replica for replica in candidates if replica is not first), key=_rank)
+        yield from _ranked(beside)
+        # What stands beside the replicas there may not be for them.
+        yield from _ranked(
+            [replica for node in self._room if not self.waiting.is_on(node) for replica in self._room[node].values()]
+        )
 
     def _share(self, replica: Replica, work: Work, now: float) -> int:
         """How many images of the work this replica should take."""
@@ -457,6 +457,14 @@ class LeaseBook:
         replicas.pop(replica.replica_id, None)
         if not replicas:
             self._room.pop(replica.node_id, None)
+
+
+def _ranked(replicas: list[Replica]) -> Iterator[Replica]:
+    """The first is nearly always taken, so that the others are not sorted before they are asked for."""
+    first = min(replicas, key=_rank, default=None)
+    if first is not None:
+        yield first
+        yield from sorted((replica for replica in replicas if replica is not first), key=_rank)
 
 
 def _rank(replica: Replica) -> tuple[int, float, str]:

@@ -1,9 +1,11 @@
 """Released checkpoint files (`.pth`): the tensors in them, under our names, each once."""
 
+import lzma
 import pickle
 import re
 import warnings
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -29,6 +31,11 @@ _TIED = (
     ),
     (re.compile(r"text_decoder\.cls\.predictions\.decoder\.bias"), "text_decoder.cls.predictions.bias"),
 )
+# What zipfile raises where bytes of an archive have changed: beside its own error those of its decompressors (zlib and
+# lzma by name, bz2 by OSError and EOFError), RuntimeError for flags of encryption and methods that it does not know,
+# and ValueError for offsets and names that cannot be.
+_BAD_ARCHIVE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, OSError, EOFError, RuntimeError, ValueError)
+
 _HEAD_LAYER = re.compile(r"tagging_head\.encoder\.layer\.(\d+)\.")
 
 
@@ -136,7 +143,7 @@ def _check_sums(path: Path) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
-    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError) as error:
+    except _BAD_ARCHIVE as error:
         raise _not_a_checkpoint(path, error) from error
     if damaged is not None:
         raise CheckpointError(f"{path} is damaged (checksum of {damaged}): fetch it again")

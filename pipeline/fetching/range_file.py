@@ -12,8 +12,8 @@ READ_AHEAD = 4 << 20
 class RangeFile(io.RawIOBase):
     """Reads by byte ranges.
 
-    read_span: (first byte, end) → bytes; raises FetchError. size: of the object in bytes. What failed is kept in
-    `failure`, as libraries in between may put an error of their own in its place.
+    read_span: (first byte, end) → bytes; its errors come out of `read`. size: of the object in bytes. A FetchError is
+    kept in `failure`, as libraries in between may put an error of their own in its place.
     """
 
     def __init__(self, read_span: Callable[[Span], bytes], size: int) -> None:
@@ -48,7 +48,7 @@ class RangeFile(io.RawIOBase):
         return len(data)
 
     def read(self, size: int | None = -1) -> bytes:
-        """So many bytes, fewer only at the end of the object. Raises FetchError."""
+        """So many bytes, fewer only at the end of the object."""
         left = max(0, self._size - self._at)
         wanted = left if size is None or size < 0 else min(size, left)
         start = self._at - self._ahead_from

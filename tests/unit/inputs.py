@@ -20,7 +20,7 @@ def read(uri, keep=(), **options):
     return list(zip(*(column.to_pylist() for column in table.columns), strict=True))
 
 
-def refused(uri, *words, keep=(), **options):
+def assert_refused(uri, *words, keep=(), **options):
     """The input is refused, at once or while it is read, in one line that has all the words."""
     with pytest.raises(InputError) as caught:
         read(uri, keep, **options)

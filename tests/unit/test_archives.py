@@ -10,7 +10,7 @@ import pytest
 from fetching import fetch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from inputs import read, refused
+from inputs import assert_refused, read
 
 from pipeline.config import Config, FetchConfig, ManifestConfig
 from pipeline.error_kinds import ERROR_KINDS
@@ -49,7 +49,7 @@ def test_a_glob_of_tars(tmp_path: Path) -> None:
     assert [key for key, _ in rows] == [f"{number:02d}.tar/a.jpg" for number in range(12)]
     assert [fetch(uri) for _, uri in rows] == [bytes([number]) for number in range(12)]
     (tmp_path / "s/99.txt").write_text("x")
-    refused(f"{tmp_path}/s/*", "tars and other files", "99.txt")
+    assert_refused(f"{tmp_path}/s/*", "tars and other files", "99.txt")
 
 
 @pytest.mark.parametrize("name", ["/etc/x.jpg", "../x.jpg", "a/../../x.jpg", "..\\x.jpg", "a/..", "\\x.jpg"])
@@ -84,13 +84,13 @@ def test_tars_that_cannot_be_indexed(tmp_path: Path) -> None:
     """Compressed, cut, without images, none at all: refused by name while the run is planned."""
     whole = make_tar(tmp_path / "x.tar", {"a.jpg": b"x" * 5000, "b.jpg": b"x" * 5000}).read_bytes()
     (tmp_path / "x.tar").write_bytes(whole[:7000])
-    refused(tmp_path / "x.tar", "x.tar", "damaged or cut")
+    assert_refused(tmp_path / "x.tar", "x.tar", "damaged or cut")
     with tarfile.open(tmp_path / "z.tar", "w:gz") as tar:
         tar.addfile(tarfile.TarInfo("a.jpg"), io.BytesIO())
-    refused(tmp_path / "z.tar", "z.tar", "no uncompressed tar")
-    refused(make_tar(tmp_path / "none.tar", {"a.txt": b"x"}), "no images in it", "1 members")
+    assert_refused(tmp_path / "z.tar", "z.tar", "no uncompressed tar")
+    assert_refused(make_tar(tmp_path / "none.tar", {"a.txt": b"x"}), "no images in it", "1 members")
     (tmp_path / "empty.tar").write_bytes(b"")
-    refused(tmp_path / "empty.tar", "empty.tar", "no uncompressed tar")
+    assert_refused(tmp_path / "empty.tar", "empty.tar", "no uncompressed tar")
 
 
 def test_images_in_parquet(tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_images_beside_uris(tmp_path: Path) -> None:
     config = Config(manifest=ManifestConfig(image_bytes=False))
     assert read(tmp_path / "m.parquet", config=config) == [("https://h/a.jpg", "https://h/a.jpg?sig=x")]
     pq.write_table(pa.table({"bytes": [3], "picture": [{"bytes": "x", "path": "y"}]}), tmp_path / "n.parquet")
-    refused(tmp_path / "n.parquet", "no column of uris")
+    assert_refused(tmp_path / "n.parquet", "no column of uris")
 
 
 def test_cells_without_bytes(tmp_path: Path) -> None:

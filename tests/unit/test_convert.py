@@ -1,11 +1,15 @@
 """Released checkpoints to bundles."""
 
+import io
 import os
 import pickle
+import zipfile
 
 import goldens
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import ramcore
 from ramcore.checkpoint import read_checkpoint, translate_keys
@@ -210,6 +214,24 @@ def test_damaged_checkpoint_is_refused(tiny_release, tmp_path):
     path.write_bytes(data)
     with pytest.raises(CheckpointError, match=r"flipped\.pth is damaged \(checksum of .*\): fetch it again"):
         convert_checkpoint("ram_plus", path, tiny_release.tags, tmp_path / "out")
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+@settings(max_examples=100, deadline=None)
+@given(changes=st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), min_size=1, max_size=8))
+def test_any_damage_to_an_archive_is_a_checkpoint_error(tmp_path_factory, method, changes):
+    """However the archive was packed and wherever its bytes have changed, no other error comes out."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", method) as archive:
+        archive.writestr("archive/data.pkl", b"weights " * 40)
+        archive.writestr("archive/data/0", bytes(range(256)))
+    data = bytearray(packed.getvalue())
+    for position, value in changes:
+        data[position % len(data)] = value
+    path = tmp_path_factory.mktemp("damaged") / "x.pth"
+    path.write_bytes(data)
+    with pytest.raises(CheckpointError, match=r"fetch it again|was refused|holds no state dict"):
+        read_checkpoint(path)
 
 
 def test_function_of_a_blocked_module_is_said_to_be_refused(tiny_release, tmp_path):

@@ -69,6 +69,32 @@ def test_pixels_stay_on_their_node_while_a_replica_there_has_room() -> None:
     assert lease.replica_id == "r0"
 
 
+def test_work_that_killed_a_replica_leaves_its_node() -> None:
+    """Its own node has nobody else for it: a replica on another node takes it, which has nothing beside it."""
+    book = book_with(1.0, 1.0, nodes=["near", "far"])
+    book.strike(chunk(0), "near/0")
+    (lease,) = ask(book, chunk(0), node="near")
+    assert lease.replica_id == "r1"
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from([1.0, 7.0, 50.0])), min_size=1, max_size=4),
+    st.lists(st.tuples(st.sampled_from("abcd"), st.sets(st.integers(0, 3)), st.booleans()), min_size=1, max_size=6),
+)
+def test_nothing_waits_while_all_are_idle(
+    replicas: list[tuple[str, float]], works: list[tuple[str, set[int], bool]]
+) -> None:
+    """Wherever the pixels are, whatever each piece of work has killed: some of it is leased at once."""
+    book = book_with(*(speed for _, speed in replicas), nodes=[node for node, _ in replicas], coming=0)
+    slots = [replica.slot for replica in book.replicas.values()]
+    for number, (node, struck, alone) in enumerate(works):
+        work = Work(number, 0, 1, part=alone, alone=alone)
+        for index in struck:
+            book.strike(work, slots[index % len(slots)])
+        book.request(Request("holder", node, work))
+    assert ask(book)
+
+
 def test_a_replica_takes_work_of_its_own_node_first() -> None:
     """Even if other work has waited for longer."""
     book = book_with(1.0, nodes=["near"])

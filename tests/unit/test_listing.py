@@ -5,7 +5,7 @@ import os
 import pyarrow as pa
 import pytest
 from fetching import fetch
-from inputs import read, refused, touch
+from inputs import assert_refused, read, touch
 from PIL import Image
 
 from pipeline.config import Config, FetchConfig
@@ -141,7 +141,7 @@ def test_folders_that_may_not_be_listed(tmp_path):
     """A folder without permission is named, not passed over."""
     touch(tmp_path, "a.jpg", "z/b.jpg")
     (tmp_path / "z").chmod(0)
-    refused(tmp_path, str(tmp_path / "z"), "Permission denied")
+    assert_refused(tmp_path, str(tmp_path / "z"), "Permission denied")
 
 
 def test_still_there(tmp_path):

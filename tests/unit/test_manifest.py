@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from inputs import ANYWHERE, read, refused, touch, write
+from inputs import ANYWHERE, assert_refused, read, touch, write
 
 from pipeline import manifest_readers
 from pipeline.local_store import LocalStore
@@ -41,7 +41,7 @@ def manifest_of(rows, path):
 def test_manifests_of_every_kind_give_the_same_rows(tmp_path, ending, packed):
     """The format of a manifest does not matter; ids keep their leading zeros."""
     if ending == ".parquet" and packed:
-        refused(write(tmp_path / "m.parquet.gz", b"PAR1"), "neither a picture nor a manifest")
+        assert_refused(write(tmp_path / "m.parquet.gz", b"PAR1"), "neither a picture nor a manifest")
         return
     path = manifest_of(ROWS, tmp_path / f"m{ending}{packed}")
     opened = open_input(str(path), config=ANYWHERE)
@@ -188,9 +188,9 @@ def test_kept_columns_of_types_that_cannot_be_kept(tmp_path):
     pq.write_table(pa.table({"uri": ["/a", "/b"], **columns}), tmp_path / "m.parquet", row_group_size=1)
     assert len(read(tmp_path / "m.parquet")) == 2
     for name in columns:
-        refused(tmp_path / "m.parquet", "m.parquet", repr(name), "dictionary", keep=[name])
+        assert_refused(tmp_path / "m.parquet", "m.parquet", repr(name), "dictionary", keep=[name])
     path = write(tmp_path / "m.jsonl", '{"uri": "/a", "empty": {}}')
-    refused(path, "m.jsonl", "'empty'", "leave it out", keep=["empty"])
+    assert_refused(path, "m.jsonl", "'empty'", "leave it out", keep=["empty"])
 
 
 @pytest.mark.parametrize("fault", [pa.ArrowNotImplementedError, pa.ArrowKeyError, pa.ArrowInvalid])
@@ -202,7 +202,7 @@ def test_any_fault_of_arrow_is_explained(tmp_path, monkeypatch, fault):
         raise fault("cannot\ndo this")
 
     monkeypatch.setattr(manifest_readers, "_as_text", fail)
-    refused(tmp_path / "m.parquet", "m.parquet", "cannot do this")
+    assert_refused(tmp_path / "m.parquet", "m.parquet", "cannot do this")
 
 
 @pytest.mark.parametrize("name", ["pipe", "pipe.jpg", "pipe.csv", "pipe.txt.gz"])
@@ -210,8 +210,12 @@ def test_a_pipe_as_input_is_refused_at_once(tmp_path, name):
     """INPUT is not waited for."""
     os.mkfifo(tmp_path / name)
     done = threading.Event()
-    thread = threading.Thread(target=lambda: (refused(tmp_path / name, name, "pipe, socket"), done.set()), daemon=True)
-    thread.start()
+
+    def open_it():
+        assert_refused(tmp_path / name, name, "pipe, socket")
+        done.set()
+
+    threading.Thread(target=open_it, daemon=True).start()
     assert done.wait(10)
 
 
@@ -231,7 +235,7 @@ def test_csv_quotes_and_newlines(tmp_path):
 def test_blank_lines_before_a_csv_header(tmp_path, blank):
     """The header is the first line that holds anything."""
     assert read(write(tmp_path / "m.csv", f"{blank}uri,id\n/a,1\n\n/b,2\n")) == [("1", "/a"), ("2", "/b")]
-    refused(write(tmp_path / "blank.csv", blank), "empty")
+    assert_refused(write(tmp_path / "blank.csv", blank), "empty")
 
 
 @pytest.mark.parametrize(
@@ -273,7 +277,7 @@ def test_malformed_manifests(tmp_path, name, content, words):
     """A damaged manifest is refused with its name, and the place where that is known."""
     path = tmp_path / name
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    refused(path, name, *words)
+    assert_refused(path, name, *words)
 
 
 def test_a_cut_gzip_is_refused(tmp_path):
@@ -282,7 +286,7 @@ def test_a_cut_gzip_is_refused(tmp_path):
         content = "".join(f'{{"uri": "/{number}.jpg"}}\n' for number in range(5000))
         path = write(tmp_path / name, "uri\n" + content if "csv" in name else content)
         path.write_bytes(path.read_bytes()[:-2000])
-        refused(path, name, "damaged or cut")
+        assert_refused(path, name, "damaged or cut")
 
 
 def test_a_cut_parquet_column_is_refused(tmp_path):
@@ -292,48 +296,48 @@ def test_a_cut_parquet_column_is_refused(tmp_path):
     data = bytearray((tmp_path / "m.parquet").read_bytes())
     data[200:30_000] = bytes(29_800)
     (tmp_path / "m.parquet").write_bytes(data)
-    refused(tmp_path / "m.parquet", "m.parquet", "Parquet")
+    assert_refused(tmp_path / "m.parquet", "m.parquet", "Parquet")
 
 
 def test_lines_have_a_limit(tmp_path, monkeypatch):
     """A line that never ends is refused instead of filling the memory."""
     monkeypatch.setattr(manifest_readers, "_MAX_LINE_BYTES", 100)
-    refused(write(tmp_path / "m.txt", "/a\n" + "x" * 200), "line 2", "100 bytes")
+    assert_refused(write(tmp_path / "m.txt", "/a\n" + "x" * 200), "line 2", "100 bytes")
 
 
 def test_columns_that_cannot_be_kept(tmp_path):
     """A missing column, a name of the output's own and a mixture of types are refused by name."""
     path = write(tmp_path / "m.csv", "uri,width\n/a,3\n")
-    refused(path, "'colour'", "'uri', 'width'", keep=["colour"])
-    refused(path, "'width'", "rename", keep=["width"])
-    refused(path, "'uri'", "rename", keep=["uri"])
-    refused(write(tmp_path / "k.csv", "uri,k\n/a,3\n"), "'k'", "twice", keep=["k", "k"])
+    assert_refused(path, "'colour'", "'uri', 'width'", keep=["colour"])
+    assert_refused(path, "'width'", "rename", keep=["width"])
+    assert_refused(path, "'uri'", "rename", keep=["uri"])
+    assert_refused(write(tmp_path / "k.csv", "uri,k\n/a,3\n"), "'k'", "twice", keep=["k", "k"])
     path = write(tmp_path / "m.jsonl", '{"uri": "/a", "k": 1}\n{"uri": "/b", "k": "x"}\n')
-    refused(path, "line 1 to line 2", "'k'", keep=["k"])
-    refused(path, "changes its type", "k", keep=["k"], batch_rows=1)
+    assert_refused(path, "line 1 to line 2", "'k'", keep=["k"])
+    assert_refused(path, "changes its type", "k", keep=["k"], batch_rows=1)
     touch(tmp_path / "pictures", "a.jpg")
-    refused(tmp_path / "pictures", "directory", "manifest.keep", keep=["k"])
+    assert_refused(tmp_path / "pictures", "directory", "manifest.keep", keep=["k"])
 
 
 def test_uri_columns_of_other_types_are_refused(tmp_path):
     """A uri must be text or a number."""
     pq.write_table(pa.table({"uri": [True]}), tmp_path / "c.parquet")
-    refused(tmp_path / "c.parquet", "'uri' is of type bool")
+    assert_refused(tmp_path / "c.parquet", "'uri' is of type bool")
 
 
 def test_inputs_that_hold_nothing(tmp_path):
     """Nothing there, nothing that matches, nothing that is an image: refused, each with its remedy."""
-    refused(tmp_path / "missing", "no such file or folder")
-    refused("", "INPUT is empty")
-    refused("ftp://host/x", "ftp:// is not read", "mount")
-    refused(f"{tmp_path}/*.jpg", "no file matches")
-    refused(f"{tmp_path}/missing/*.jpg", "no file matches")
-    refused(tmp_path, "no images in this folder", "0 files")
+    assert_refused(tmp_path / "missing", "no such file or folder")
+    assert_refused("", "INPUT is empty")
+    assert_refused("ftp://host/x", "ftp:// is not read", "mount")
+    assert_refused(f"{tmp_path}/*.jpg", "no file matches")
+    assert_refused(f"{tmp_path}/missing/*.jpg", "no file matches")
+    assert_refused(tmp_path, "no images in this folder", "0 files")
     touch(tmp_path, "a.md", "b.md")
-    refused(tmp_path, "no images in this folder", "2 files have other extensions", ".jpg")
-    refused(tmp_path / "a.md", "neither a picture nor a manifest")
+    assert_refused(tmp_path, "no images in this folder", "2 files have other extensions", ".jpg")
+    assert_refused(tmp_path / "a.md", "neither a picture nor a manifest")
     manifest_of(ROWS, tmp_path / "m.csv")
-    refused(f"{tmp_path}/*.csv", "matches manifests")
+    assert_refused(f"{tmp_path}/*.csv", "matches manifests")
 
 
 def test_rows_are_read_once(tmp_path):

@@ -7,7 +7,7 @@ import pytest
 from fetching import fetch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from inputs import read, refused, touch, write
+from inputs import assert_refused, read, touch, write
 
 from pipeline.config import Config, FetchConfig, StorageConfig
 from pipeline.error_kinds import ERROR_KINDS
@@ -63,7 +63,7 @@ def test_a_manifest_that_leads_outside_is_refused(tmp_path: Path) -> None:
     (tmp_path / "in/far").symlink_to(tmp_path / "out")
     for uri in ("../out/b.jpg", f"{tmp_path}/out/b.jpg", f"file://{tmp_path}/out/b.jpg", "far/b.jpg", "/etc/passwd"):
         path = write(tmp_path / "in/m.txt", f"a.jpg\n{uri}\n")
-        refused(path, "m.txt", "fetch.allow_roots", config=AUTO)
+        assert_refused(path, "m.txt", "fetch.allow_roots", config=AUTO)
         config = Config(fetch=FetchConfig(allow_roots=(f"{tmp_path}/in", f"{tmp_path}/out", "/etc")))
         assert len(read(path, config=config)) == 2
     assert len(read(write(tmp_path / "in/m.txt", "a.jpg\nhttps://h/x.jpg\n\ns3://bucket/k\n"), config=AUTO)) == 3
@@ -73,7 +73,7 @@ def test_tars_and_tables_outside_are_refused(tmp_path: Path) -> None:
     """Uris of members are looked at like those of files."""
     for scheme, place in (("tar", "offset=512&size=1&name=a.jpg"), ("parquet", "column=bytes&group=0&row=0")):
         path = write(tmp_path / "m.txt", f"{scheme}+file:///etc/x#{place}\n")
-        refused(path, "fetch.allow_roots", "/etc/x", config=AUTO)
+        assert_refused(path, "fetch.allow_roots", "/etc/x", config=AUTO)
 
 
 def test_a_folder_allows_itself_and_no_link_out_of_it(tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ def test_a_folder_allows_itself_and_no_link_out_of_it(tmp_path: Path) -> None:
         results = [fetcher.begin(uri).result() for _, uri in rows]
     assert [result.error and result.error.kind for result in results] == [None, "blocked_path"]
     (tmp_path / "in/far").symlink_to(tmp_path / "out")
-    refused(tmp_path / "in", "fetch.allow_roots", str(tmp_path / "in/far"), config=AUTO)
+    assert_refused(tmp_path / "in", "fetch.allow_roots", str(tmp_path / "in/far"), config=AUTO)
 
 
 @pytest.mark.parametrize("given_roots", ["auto", ("/srv",)])
@@ -110,7 +110,7 @@ def test_many_folders_cost_bounded_memory(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr("pipeline.permission._MOST_RESOLVED", 3)
     lines = [f"d{number}/a.jpg" for number in range(50)]
     assert len(read(write(tmp_path / "m.txt", "\n".join(lines)), config=AUTO)) == 50
-    refused(write(tmp_path / "m.txt", "\n".join([*lines, "/etc/passwd"])), "/etc", config=AUTO)
+    assert_refused(write(tmp_path / "m.txt", "\n".join([*lines, "/etc/passwd"])), "/etc", config=AUTO)
 
 
 _PARTS = st.sampled_from(
