@@ -97,8 +97,8 @@ def _on_cluster(arguments: list[str], out: Path) -> None:
     import ray
 
     from jobs.screen import screen
-    from pipeline.calibrate_cluster import calibrate_cluster, kinds_of_nodes
-    from pipeline.cluster import joined
+    from pipeline.cards.calibrate_cluster import calibrate_cluster, kinds_of_nodes
+    from pipeline.fleet.cluster import joined
     from ramcore.calibrate import read_profiles, write_profiles
 
     read_profiles(out)

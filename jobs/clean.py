@@ -13,7 +13,7 @@ def clean(
     Afterwards the run is read-only: its rejects cannot be retried, nor its tables written again.
     """
     from pipeline.clean import clean
-    from pipeline.store import open_store
+    from pipeline.stores.opening import open_store
 
     removed = clean(open_store(run))
     typer.echo(f"{run}: {removed.objects} objects removed, {removed.bytes / 1e6:.1f} MB; the run is read-only now")

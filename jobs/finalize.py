@@ -10,7 +10,7 @@ def finalize(
 ) -> None:
     """Publish tags/, rejects/, duplicates/ and telemetry/ of a run from what is committed so far."""
     from pipeline import finalize as pipeline_finalize
-    from pipeline.store import open_store
+    from pipeline.stores.opening import open_store
 
     counts = pipeline_finalize.finalize(open_store(run)).counts
     state = f"{counts.missing} not yet done" if counts.missing else "complete"

@@ -9,8 +9,8 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from pipeline.cluster import ClusterShape
     from pipeline.config import Config
+    from pipeline.fleet.cluster import ClusterShape
 
 
 def fleet(
@@ -24,7 +24,7 @@ def fleet(
     """Show every node with its cards, replicas, expected images/s and share of the work, and what cannot be used."""
     from jobs.screen import screen
     from pipeline.config import load_config
-    from pipeline.fleet_table import fleet_document, fleet_table
+    from pipeline.fleet.table import fleet_document, fleet_table
 
     settings = load_config(config, set_, bundle=model)
     with tempfile.TemporaryDirectory(prefix="ramfleet-") as folder, screen(Path(folder, "driver.log")) as console:
@@ -36,10 +36,10 @@ def fleet(
 
 
 def _surveyed(config: "Config", console: "Console") -> "ClusterShape":
-    from pipeline.cluster import joined, survey
+    from pipeline.cards.node_facts import proof_of
+    from pipeline.cards.sizing import model_load
+    from pipeline.fleet.cluster import joined, survey
     from pipeline.model_choice import check_before_cluster, writes_captions
-    from pipeline.node_facts import proof_of
-    from pipeline.sizing import model_load
     from ramcore.bundle import bundle_hash, demo_bundle, read_config
 
     bundle = Path(config.model.bundle).absolute() if config.model.bundle else demo_bundle()

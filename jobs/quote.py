@@ -12,11 +12,11 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from pipeline.fleet_file import FleetFile
-    from pipeline.quote import Quote, Wish
-    from pipeline.rentals import Market
-    from pipeline.simulate import Job
-    from pipeline.sizing import ModelLoad
+    from pipeline.cards.sizing import ModelLoad
+    from pipeline.quoting.fleet_file import FleetFile
+    from pipeline.quoting.quote import Quote, Wish
+    from pipeline.quoting.rentals import Market
+    from pipeline.quoting.simulate import Job
 
 
 class Emitted(StrEnum):
@@ -64,8 +64,8 @@ def quote(
 ) -> None:
     """Say which nodes to rent, what the run will cost and how long it takes, how sure that is, and why."""
     from jobs.screen import screen
-    from pipeline.fleet_file import load_fleet
-    from pipeline.quote import Wish
+    from pipeline.quoting.fleet_file import load_fleet
+    from pipeline.quoting.quote import Wish
 
     if (source is None) == (images is None):
         raise typer.BadParameter("give INPUT or --images, one of them")
@@ -84,7 +84,7 @@ def quote(
 
 
 def _deliver(made: "Quote", emit: Emitted | None, to: Path | None, as_json: bool, console: "Console") -> None:
-    from pipeline.quote_words import quote_document
+    from pipeline.quoting.words import quote_document
 
     if emit is not None and to is None:
         console.out(_emitted(emit, made), end="", highlight=False)
@@ -109,7 +109,7 @@ def _write(to: Path, text: str) -> None:
 
 
 def _made(market: "Market", job: "Job", wish: "Wish", console: "Console") -> "Quote":
-    from pipeline.quote import make_quote
+    from pipeline.quoting.quote import make_quote
 
     if not console.is_terminal:
         return make_quote(wish, market, job)
@@ -120,12 +120,12 @@ def _made(market: "Market", job: "Job", wish: "Wish", console: "Console") -> "Qu
 def _market(
     offered: "FleetFile", prices: list[str], profiles: Path | None, load: "ModelLoad", dtype: str, measured: str | None
 ) -> "Market":
-    from pipeline.card_profiles import load_profiles
+    from pipeline.cards.profiles import load_profiles
+    from pipeline.costs.prices import load_prices
     from pipeline.errors import ConfigError
-    from pipeline.measured_run import measured_cards
-    from pipeline.prices import load_prices
-    from pipeline.rentals import open_market
-    from pipeline.store import open_store
+    from pipeline.quoting.measured_run import measured_cards
+    from pipeline.quoting.rentals import open_market
+    from pipeline.stores.opening import open_store
 
     known = measured_cards(open_store(measured)) if measured is not None else None
     market = open_market(offered, load_prices(prices), load_profiles(profiles), load, dtype, known)
@@ -138,7 +138,7 @@ def _model(model: str, tags: int | None) -> "tuple[ModelLoad, int]":
     """The load of a bundle or of the released RAM++, and the side of its images in pixels."""
     from dataclasses import replace
 
-    from pipeline.sizing import load_of
+    from pipeline.cards.sizing import load_of
     from ramcore.bundle import bundle_hash, read_config
     from ramcore.config import ram_plus_preset
 
@@ -150,13 +150,13 @@ def _model(model: str, tags: int | None) -> "tuple[ModelLoad, int]":
 
 
 def _job(images: int, image_size: int, image_kb: float) -> "Job":
-    from pipeline.simulate import Job
+    from pipeline.quoting.simulate import Job
 
     return Job(images, image_bytes=image_kb * 1000, pixel_bytes=3 * image_size**2)
 
 
 def _count(source: str | None) -> int:
-    from pipeline.manifest import open_input
+    from pipeline.manifests.manifest import open_input
 
     return sum(batch.num_rows for batch in open_input(source or "").batches())
 
@@ -169,13 +169,13 @@ def _seconds(text: str) -> float:
 
 
 def _emitted(emit: Emitted, made: "Quote") -> str:
-    from pipeline.emit import fleet_yaml, kuberay_yaml, ray_up_yaml
+    from pipeline.quoting.emit import fleet_yaml, kuberay_yaml, ray_up_yaml
 
     writers = {Emitted.FLEET: fleet_yaml, Emitted.KUBERAY: kuberay_yaml, Emitted.RAY_UP: ray_up_yaml}
     return writers[emit](made)
 
 
 def _print(console: "Console", made: "Quote") -> None:
-    from pipeline.quote_table import quote_tables
+    from pipeline.quoting.table import quote_tables
 
     console.print(*quote_tables(made, console.width), sep="\n")

@@ -50,10 +50,10 @@ def report(
     A local picture is shown if it still is what was tagged; others are fetched as `ramfleet tag` would.
     """
     from pipeline.config import load_config
-    from pipeline.prices import load_prices
+    from pipeline.costs.prices import load_prices
     from pipeline.report.document import Options, make_report
     from pipeline.report.finished_run import FinishedRun
-    from pipeline.store import open_store
+    from pipeline.stores.opening import open_store
 
     form = _form(as_json, as_csv, as_md)
     settings = load_config(config, overrides or ())

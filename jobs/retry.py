@@ -31,7 +31,7 @@ def retry(
     from pipeline.config import load_config
     from pipeline.pins import check_pins, pinned_tree
     from pipeline.retry import planned_run, recorded_bundle, retriable_kinds
-    from pipeline.store import open_store
+    from pipeline.stores.opening import open_store
 
     kinds = retriable_kinds(only)
     store = open_store(run)

@@ -22,7 +22,7 @@ def status(
     from rich.console import Console
 
     from pipeline.status import run_status
-    from pipeline.store import open_store
+    from pipeline.stores.opening import open_store
 
     found = run_status(open_store(run))
     if as_json:

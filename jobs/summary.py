@@ -71,7 +71,7 @@ def _counts(result: Result, bytes_per_image: float | None) -> Table:
 def cost_line(cost: dict[str, Any]) -> str | None:
     """What the run cost so far, all its sessions together; None where no node has a price.
 
-    cost: as `pipeline.run_costs.cost_summary` makes it.
+    cost: as `pipeline.costs.run_costs.cost_summary` makes it.
     """
     if cost["total"] is None:
         return None

@@ -10,7 +10,7 @@ def verify(
 ) -> None:
     """Check that every planned chunk, row and published part of a run is there and whole. Changes nothing."""
     from pipeline.errors import IncompleteError
-    from pipeline.store import open_store
+    from pipeline.stores.opening import open_store
     from pipeline.verify import verify
 
     found = verify(open_store(run))

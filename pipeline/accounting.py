@@ -35,7 +35,7 @@ class Counts:
 class Published:
     """What finalize made: the tables' parts by folder, the counts, and what the summary shows.
 
-    cost: see `pipeline.run_costs.cost_summary`.
+    cost: see `pipeline.costs.run_costs.cost_summary`.
     """
 
     parts: dict[str, list[str]]

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import IncompleteError, last_line
 from pipeline.plan import Plan
-from pipeline.store import RunStore
+from pipeline.stores.run_store import RunStore
 from pipeline.tables import attempt_of, to_parquet
 
 _NAME = re.compile(r"chunks/(\d{7,})\.g(\d+)\.parquet")

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from pipeline.errors import IncompleteError
-from pipeline.read_only import CLEANED, cleaned_record
-from pipeline.store import RunStore
+from pipeline.stores.read_only import CLEANED, cleaned_record
+from pipeline.stores.run_store import RunStore
 from pipeline.verify import verify
 
 _FOLDERS = ("chunks/", "carried/", "locks/")

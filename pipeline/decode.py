@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from pipeline.fetching.fetcher import Fetcher
 from pipeline.fetching.outcome import Fetched, FetchError
 from pipeline.fetching.redaction import column_without_credentials
+from pipeline.fleet.remote import ask
 from pipeline.isolation import IsolatedDecoder
 from pipeline.job import Job
 from pipeline.plan import read_plan
-from pipeline.remote import ask
 from pipeline.tables import IMAGE_FIELDS
 from ramcore.errors import ImageError
 from ramcore.images import decode

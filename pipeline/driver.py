@@ -11,7 +11,8 @@ from ray.exceptions import RayError, RayTaskError
 from pipeline.chunk_worker import ChunkWorker
 from pipeline.errors import OutageError, RunError, StalledError, StoppedError, StoreError, last_line
 from pipeline.events import EventLog
-from pipeline.fleet_messages import FleetStatus
+from pipeline.fleet.messages import FleetStatus
+from pipeline.fleet.remote import ask
 from pipeline.flow import ChunkFlow, FlowShape
 from pipeline.handover import commit_and_log
 from pipeline.job import Job
@@ -19,7 +20,6 @@ from pipeline.outage import OutageGuard
 from pipeline.plan import Plan
 from pipeline.progress import RunProgress
 from pipeline.ray_private import spilled_bytes
-from pipeline.remote import ask
 from pipeline.tables import from_ipc
 
 _POLL_S = 0.5

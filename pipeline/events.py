@@ -16,7 +16,7 @@ from itertools import groupby
 from typing import Any
 
 from pipeline.errors import StoreError
-from pipeline.store import RunStore
+from pipeline.stores.run_store import RunStore
 
 _PREFIX = "events/"
 _ALWAYS_THERE = {"at", "session", "event"}

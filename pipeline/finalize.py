@@ -15,17 +15,17 @@ import pyarrow.parquet as pq
 
 from pipeline.accounting import Counts, Published
 from pipeline.chunks import committed, read_chunk
+from pipeline.costs.run_costs import cost_summary, ledger_of
 from pipeline.errors import IncompleteError, InputError, PlanError
 from pipeline.events import events_in_order
 from pipeline.model_record import recorded_vocabulary
 from pipeline.names import Naming
 from pipeline.parts import GROUP_ROWS, PartWriter, create_part
 from pipeline.plan import Plan, read_plan
-from pipeline.read_ahead import read_ahead
-from pipeline.read_only import refuse_if_cleaned
-from pipeline.run_costs import cost_summary, ledger_of
 from pipeline.run_document import write_run
-from pipeline.store import RunStore
+from pipeline.stores.read_ahead import read_ahead
+from pipeline.stores.read_only import refuse_if_cleaned
+from pipeline.stores.run_store import RunStore
 from pipeline.tables import REJECTS_COLUMNS, TAGS_COLUMNS, VERSION_COLUMN, to_parquet
 from pipeline.telemetry import Telemetry
 

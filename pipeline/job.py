@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass, field
 
-from pipeline.cloud import CloudEnvironment
 from pipeline.config import Config
 from pipeline.passes import FirstPass, Pass
-from pipeline.store import RunStore
+from pipeline.stores.cloud import CloudEnvironment
+from pipeline.stores.run_store import RunStore
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import pyarrow as pa
 
 from pipeline.errors import PlanError
 from pipeline.plan import Plan
-from pipeline.store import RunStore
+from pipeline.stores.run_store import RunStore
 from pipeline.tables import VOCABULARY_SCHEMA, to_parquet
 from ramcore.bundle import read_config, read_vocabulary
 from ramcore.config import ModelConfig

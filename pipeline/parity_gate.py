@@ -9,11 +9,11 @@ import ray
 from ray.exceptions import GetTimeoutError, RayError
 from rich.console import Console
 
-from pipeline.cards import Slot
+from pipeline.cards.sizing import LARGE_MODEL
+from pipeline.cards.slot_policy import Slot
 from pipeline.config import Config
 from pipeline.errors import ClusterError, ConfigError, StalledError, last_line
-from pipeline.sizing import LARGE_MODEL
-from pipeline.store import RunStore
+from pipeline.stores.run_store import RunStore
 from ramcore.bundle import read_config
 from ramcore.describe import count_parameters
 

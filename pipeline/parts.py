@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.store import RunStore
+from pipeline.stores.run_store import RunStore
 
 _NAME = re.compile(r"/part-\d+-([0-9a-f]{16})\.parquet$")
 _PART_BYTES = 256 << 20

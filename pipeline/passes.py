@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pipeline.chunks import chunk_name, commit_chunk, committed, pending_chunks
 from pipeline.errors import IncompleteError
 from pipeline.plan import Plan
-from pipeline.store import RunStore
+from pipeline.stores.run_store import RunStore
 from pipeline.tables import attempt_of, with_attempt
 
 

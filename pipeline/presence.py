@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from pipeline.events import EventLog
-from pipeline.store import RunStore
+from pipeline.stores.run_store import RunStore
 
 ALIVE_EVERY_S = 30.0
 

@@ -16,12 +16,13 @@ from pipeline.error_kinds import ERROR_KINDS
 from pipeline.errors import ConfigError, InputError, PinnedError, StoppedError
 from pipeline.events import read_events
 from pipeline.finalize import finalize
+from pipeline.fleet.replica import Replica
 from pipeline.passes import RetryPass
 from pipeline.plan import Plan, read_plan
-from pipeline.read_ahead import read_ahead
-from pipeline.read_only import refuse_if_cleaned
-from pipeline.replica import Replica
-from pipeline.store import RunStore, open_store
+from pipeline.stores.opening import open_store
+from pipeline.stores.read_ahead import read_ahead
+from pipeline.stores.read_only import refuse_if_cleaned
+from pipeline.stores.run_store import RunStore
 from pipeline.tag import Request, Result, work_on
 from ramcore.bundle import bundle_hash, demo_bundle
 

@@ -10,7 +10,7 @@ from pipeline.accounting import Published
 from pipeline.model_record import recorded_model
 from pipeline.parity_gate import recorded_parity
 from pipeline.plan import Plan
-from pipeline.store import RunStore
+from pipeline.stores.run_store import RunStore
 from pipeline.tables import FORMAT_VERSION
 
 _PACKAGES = ("ramfleet", "ray", "torch", "timm", "pyarrow", "Pillow", "simplejpeg", "numpy")

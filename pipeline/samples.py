@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from pipeline.store import RunStore
+from pipeline.stores.run_store import RunStore
 
 
 def sample_rows(store: RunStore, parts: list[str], images: int) -> list[dict[str, Any]]:

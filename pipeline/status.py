@@ -10,9 +10,9 @@ from pipeline.chunks import chunk_of, read_chunk
 from pipeline.errors import InputError
 from pipeline.events import events_in_order
 from pipeline.plan import Plan, read_plan
-from pipeline.read_ahead import read_ahead
-from pipeline.read_only import cleaned_record
-from pipeline.store import Entry, RunStore
+from pipeline.stores.read_ahead import read_ahead
+from pipeline.stores.read_only import cleaned_record
+from pipeline.stores.run_store import Entry, RunStore
 
 _RECENT_S = 600.0
 """The recent rate is taken over the chunks that were committed in so many seconds before the last."""

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 
 from pipeline.config import OutputConfig
 from pipeline.selection import floors, select
-from pipeline.store import RunStore
+from pipeline.stores.run_store import RunStore
 
 HEAVY_BYTES = 2048
 """Bytes per image from which on a person is told: a hundred million images are 200 GB then."""

@@ -1,8 +1,8 @@
 """`ramfleet tag --base OLD_RUN`: what is unchanged since an older run is carried over from it, not tagged again.
 
 A row is unchanged if the base has tagged an image of the same image_id and uri, and its version was the same (see
-`pipeline.versions`). Memory does not grow with the number of rows: ids are compared in partitions on disk, then the
-base's tag table streams by once.
+`pipeline.manifests.versions`). Memory does not grow with the number of rows: ids are compared in partitions on disk,
+then the base's tag table streams by once.
 """
 
 import json
@@ -16,11 +16,11 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipeline.errors import InputError, PinnedError
-from pipeline.identity import CARRIED, Flags, Spool, partitioned, partitions_for
+from pipeline.manifests.identity import CARRIED, Flags, Spool, partitioned, partitions_for
 from pipeline.names import Naming
 from pipeline.parts import GROUP_ROWS, PartWriter
 from pipeline.plan import CarriedPart
-from pipeline.store import RunStore
+from pipeline.stores.run_store import RunStore
 from pipeline.tables import FORMAT_VERSION, TAGS_COLUMNS, VERSION_COLUMN
 
 BASE_PIN = "--base"

@@ -36,7 +36,7 @@ TAG_FIELDS = [
 """What tagging adds; all null in a rejected row."""
 
 VERSION_COLUMN = "version"
-"""Column of the planned rows that says which content an image had when it was planned; see `pipeline.versions`."""
+"""Column of the planned rows that says which content an image had when it was planned; see `manifests/versions.py`."""
 
 TAGS_COLUMNS = ("image_id", "uri", "width", "height", *(field.name for field in TAG_FIELDS), "sha256", "chunk")
 REJECTS_COLUMNS = ("image_id", "uri", "error_kind", "error_detail", "attempts", "chunk")

@@ -11,34 +11,35 @@ from typing import Any
 from rich.console import Console
 
 from pipeline.accounting import Published
+from pipeline.cards.node_facts import proof_of
+from pipeline.cards.sizing import model_load
 from pipeline.chunks import committed, pending_chunks
-from pipeline.cluster import ClusterShape, joined, requested_cards, start_fleet, survey
 from pipeline.config import Config
+from pipeline.costs.prices import load_prices
 from pipeline.driver import drive
 from pipeline.errors import InputError, PinnedError
 from pipeline.finalize import finalize
-from pipeline.fleet_messages import FleetSpec
-from pipeline.fleet_table import fleet_lines
+from pipeline.fleet.cluster import ClusterShape, joined, requested_cards, start_fleet, survey
+from pipeline.fleet.messages import FleetSpec
+from pipeline.fleet.replica import Replica, ReplicaSpec
+from pipeline.fleet.table import fleet_lines
 from pipeline.flow import FlowShape
 from pipeline.job import Job
-from pipeline.manifest import Input, open_input
+from pipeline.manifests.manifest import Input, open_input
+from pipeline.manifests.places import for_fetching, still_there
+from pipeline.manifests.versions import with_versions
 from pipeline.model_choice import check_before_cluster, writes_captions
 from pipeline.model_record import record_model
-from pipeline.node_facts import proof_of
 from pipeline.parity_gate import checked_dtype
 from pipeline.passes import FirstPass, Pass
 from pipeline.pins import absolute, check_pins, pins
-from pipeline.places import for_fetching, still_there
 from pipeline.plan import Plan, auto_chunk_rows, make_plan, read_plan
 from pipeline.presence import at_work
-from pipeline.prices import load_prices
 from pipeline.progress import RunProgress
-from pipeline.read_only import refuse_if_cleaned
-from pipeline.replica import Replica, ReplicaSpec
-from pipeline.sizing import model_load
-from pipeline.store import RunStore, open_store
+from pipeline.stores.opening import open_store
+from pipeline.stores.read_only import refuse_if_cleaned
+from pipeline.stores.run_store import RunStore
 from pipeline.sync import BASE_PIN, BaseRun, open_base
-from pipeline.versions import with_versions
 from ramcore.bundle import bundle_hash, demo_bundle, read_config
 
 
@@ -76,7 +77,7 @@ class Result:
 def tag(request: Request, console: Console, replica_class: type = Replica) -> Result:
     """Tag all images of an input into a run folder, or go on with the run that is there.
 
-    replica_class: what a replica runs, see `pipeline.fleet.FleetSpec`.
+    replica_class: what a replica runs, see `pipeline.fleet.fleet.FleetSpec`.
     Raises RunError or RamcoreError; after a StoppedError the same call goes on where this one stopped.
     """
     store = open_store(request.out)

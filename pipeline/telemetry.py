@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.events import events_in_order
-from pipeline.store import RunStore
+from pipeline.stores.run_store import RunStore
 from pipeline.tables import TELEMETRY_SCHEMA, attempt_of
 
 _BATCH_ROWS = 8192

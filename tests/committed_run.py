@@ -8,13 +8,13 @@ import pyarrow as pa
 
 from pipeline.chunks import commit_chunk
 from pipeline.config import Config
+from pipeline.manifests.versions import with_versions
 from pipeline.model_record import record_model
 from pipeline.plan import Plan, make_plan
 from pipeline.selection import floors, select
-from pipeline.store import RunStore
+from pipeline.stores.run_store import RunStore
 from pipeline.tables import IMAGE_FIELDS, with_attempt
 from pipeline.tagging import tag_table, tagged_part
-from pipeline.versions import with_versions
 from ramcore.vocabulary import Vocabulary
 
 HASH = "0123456789abcdef" * 4

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from pipeline.leases import LeaseBook, Replica, Request, Work
+from pipeline.fleet.leases import LeaseBook, Replica, Request, Work
 
 
 @dataclass

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from pipeline.model_record import vocabulary_table
 from pipeline.parts import PartWriter, create_part
-from pipeline.store import RunStore
+from pipeline.stores.run_store import RunStore
 from pipeline.tables import FORMAT_VERSION, REJECTS_COLUMNS, TAGS_COLUMNS, TELEMETRY_SCHEMA, to_parquet
 from ramcore.vocabulary import Vocabulary
 

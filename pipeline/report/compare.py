@@ -9,7 +9,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pandas.util import hash_array
 
-from pipeline.prices import PriceTable
+from pipeline.costs.prices import PriceTable
 from pipeline.redecide import fired_scores
 from pipeline.report.document import Options, Report, make_report
 from pipeline.report.finished_run import FinishedRun

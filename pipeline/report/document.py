@@ -6,9 +6,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from pipeline.config import FetchConfig, StorageConfig
+from pipeline.costs.ledger import Ledger, LedgerRow
+from pipeline.costs.prices import PriceTable
+from pipeline.costs.run_costs import ledger_of
 from pipeline.events import events_in_order
-from pipeline.ledger import Ledger, LedgerRow
-from pipeline.prices import PriceTable
 from pipeline.report.attempts import Attempts, gather_attempts
 from pipeline.report.contact_sheet import Picture, contact_sheet
 from pipeline.report.finished_run import FinishedRun
@@ -16,7 +17,6 @@ from pipeline.report.life import Life
 from pipeline.report.next_dollar import NextDollar, next_dollar
 from pipeline.report.rejects import RejectKind, gather_rejects
 from pipeline.report.tag_stats import TagStats, gather_tags
-from pipeline.run_costs import ledger_of
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 

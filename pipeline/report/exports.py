@@ -4,7 +4,7 @@ import csv
 import io
 from collections.abc import Iterable, Sequence
 
-from pipeline.ledger import RUN, Ledger
+from pipeline.costs.ledger import RUN, Ledger
 from pipeline.report import views
 from pipeline.report.document import Report, row_dict
 

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import InputError
 from pipeline.model_record import vocabulary_of
-from pipeline.store import RunStore
+from pipeline.stores.run_store import RunStore
 from pipeline.tables import FORMAT_VERSION
 from ramcore.vocabulary import Vocabulary
 

@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import Literal, NamedTuple
 
 from pipeline.config import FetchConfig
-from pipeline.ledger import SPLITS, Ledger, LedgerRow, Split
+from pipeline.costs.ledger import SPLITS, Ledger, LedgerRow, Split
 from pipeline.report.attempts import Attempts
 from pipeline.report.life import Life
 from pipeline.report.numbers import counted, duration, money, plain, share, unit

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from pipeline.card_profiles import GIB, load_profiles
-from pipeline.ledger import SPLITS, Ledger, LedgerRow
+from pipeline.cards.profiles import GIB, load_profiles
+from pipeline.costs.ledger import SPLITS, Ledger, LedgerRow
 from pipeline.report import charts
 from pipeline.report.attempts import STAGES, UNKNOWN, Attempts, CardWork
 from pipeline.report.charts import Bar, MarkRow

@@ -18,10 +18,10 @@ from PIL import Image
 from rich.console import Console
 
 from pipeline.config import FleetConfig
+from pipeline.costs.run_costs import cost_summary, ledger_of
 from pipeline.events import EventLog, events_in_order
-from pipeline.local_store import LocalStore
-from pipeline.run_costs import cost_summary, ledger_of
-from pipeline.sampler import Sampler
+from pipeline.fleet.sampler import Sampler
+from pipeline.stores.local_store import LocalStore
 from pipeline.tables import TELEMETRY_SCHEMA
 from ramcore.images import decode
 from ramcore.scenes.drawing import draw_scene

@@ -16,14 +16,14 @@ from typing import Any
 
 import yaml
 
-from pipeline.card_profiles import load_profiles
-from pipeline.fleet_file import Assumptions, FleetFile, NodeOffer
-from pipeline.price_files import parse_yaml
-from pipeline.prices import PriceTable
-from pipeline.quote import Wish, hours, make_quote, money
-from pipeline.rentals import Market, drawn_factors, kind_of, open_market
-from pipeline.simulate import SPLITS, Job, SimulatedRun, simulate
-from pipeline.sizing import load_of, modelled_images_per_s
+from pipeline.cards.profiles import load_profiles
+from pipeline.cards.sizing import load_of, modelled_images_per_s
+from pipeline.costs.price_files import parse_yaml
+from pipeline.costs.prices import PriceTable
+from pipeline.quoting.fleet_file import Assumptions, FleetFile, NodeOffer
+from pipeline.quoting.quote import Wish, hours, make_quote, money
+from pipeline.quoting.rentals import Market, drawn_factors, kind_of, open_market
+from pipeline.quoting.simulate import SPLITS, Job, SimulatedRun, simulate
 from ramcore.config import ram_plus_preset
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -124,9 +124,9 @@ def cards(study: Study) -> str:
     low, high = study.assumptions.modelled_share
     return _prose(
         "## Each card at full work",
-        f"""images/s of one card. *model*: `pipeline/sizing.py`, a ceiling from datasheet figures with guessed host
-        constants; *expected*: {low:.0%} to {high:.0%} of it, no more than its node decodes; *K images/$*: thousands of
-        images per dollar while it works, no start-up, load or idle time.""",
+        f"""images/s of one card. *model*: `pipeline/cards/sizing.py`, a ceiling from datasheet figures with guessed
+        host constants; *expected*: {low:.0%} to {high:.0%} of it, no more than its node decodes; *K images/$*: thousands
+        of images per dollar while it works, no start-up, load or idle time.""",
         "\n".join(rows),
     )
 

@@ -6,10 +6,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from pipeline.local_store import LocalStore
 from pipeline.report.document import Options, make_report
 from pipeline.report.finished_run import FinishedRun
 from pipeline.report.page import render
+from pipeline.stores.local_store import LocalStore
 from tests.synthetic_run import write_run
 
 IMAGES = 1_000_000

@@ -26,8 +26,8 @@ from rich.table import Table
 from pipeline.config import load_config
 from pipeline.events import read_events
 from pipeline.feed import waves
-from pipeline.local_store import LocalStore
 from pipeline.plan import make_plan
+from pipeline.stores.local_store import LocalStore
 from pipeline.tag import Request, tag
 from ramcore.images import decode
 from ramcore.scenes.drawing import draw_scene

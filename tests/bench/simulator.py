@@ -6,8 +6,8 @@
 import sys
 import time
 
-from pipeline.fleet_file import Assumptions
-from pipeline.simulate import Job, NodeKind, coarse_rows, simulate
+from pipeline.quoting.fleet_file import Assumptions
+from pipeline.quoting.simulate import Job, NodeKind, coarse_rows, simulate
 
 COUNTS = [10] * 18 + [20]
 IMAGES = 100_000_000

@@ -16,7 +16,7 @@ from pretend import ORDERS, Orders
 from runs import Run, kill
 
 from pipeline.events import read_events
-from pipeline.store import open_store
+from pipeline.stores.opening import open_store
 
 _HERE = Path(__file__).parent
 _STORE_BYTES = 150 << 20

@@ -19,7 +19,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.replica import Replica
+from pipeline.fleet.replica import Replica
 
 ORDERS = "RAMFLEET_PRETEND"
 _TOGETHER_TIMEOUT_S = 120.0

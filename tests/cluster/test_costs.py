@@ -14,9 +14,9 @@ from clusters import MixedCluster, Node, events_of, mixed_cluster, telemetry
 from pretend import work_of
 from runs import assert_adds_up, ended, finish, kill, wait_until
 
-from pipeline.ledger import SPLITS, Ledger, LedgerRow
-from pipeline.run_costs import cost_summary, read_ledger
-from pipeline.store import open_store
+from pipeline.costs.ledger import SPLITS, Ledger, LedgerRow
+from pipeline.costs.run_costs import cost_summary, read_ledger
+from pipeline.stores.opening import open_store
 
 pytestmark = pytest.mark.cluster
 

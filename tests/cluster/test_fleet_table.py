@@ -15,10 +15,10 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
-from pipeline.cluster import release_cards, request_cards
+from pipeline.cards.node_facts import Proof, proof_of, read_nodes, start_reading
 from pipeline.config import Config
-from pipeline.local_store import LocalStore
-from pipeline.node_facts import Proof, proof_of, read_nodes, start_reading
+from pipeline.fleet.cluster import release_cards, request_cards
+from pipeline.stores.local_store import LocalStore
 from ramcore.bundle import demo_bundle
 
 pytestmark = [pytest.mark.cluster, pytest.mark.integration, pytest.mark.filterwarnings("ignore")]

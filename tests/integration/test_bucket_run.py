@@ -19,7 +19,8 @@ from runs import Run, assert_adds_up, assert_same_results, draw_pictures, ended,
 from s3server import S3Server
 
 from pipeline.chunks import chunk_name, committed
-from pipeline.store import RunStore, open_store
+from pipeline.stores.opening import open_store
+from pipeline.stores.run_store import RunStore
 from pipeline.verify import verify
 
 pytestmark = pytest.mark.integration

@@ -18,12 +18,13 @@ import pytest
 from committed_run import plan_run, tagged_rows
 from s3server import S3Server
 
-from pipeline import bucket_lock
 from pipeline.chunks import commit_chunk
 from pipeline.errors import StoreError
 from pipeline.events import EventLog, events_in_order, read_events
 from pipeline.finalize import finalize
-from pipeline.store import RunStore, open_store
+from pipeline.stores import bucket_lock
+from pipeline.stores.opening import open_store
+from pipeline.stores.run_store import RunStore
 from pipeline.verify import verify
 
 pytestmark = pytest.mark.integration
@@ -161,7 +162,7 @@ def test_the_event_log_grows_in_numbered_objects(store: RunStore, monkeypatch: p
     while not list(read_events(store)):
         assert time.monotonic() < deadline
         time.sleep(0.1)
-    monkeypatch.setattr("pipeline.bucket_log._ROLL_BYTES", 1000)
+    monkeypatch.setattr("pipeline.stores.bucket_log._ROLL_BYTES", 1000)
     for number in range(60):
         log.write("line", number=number, text="x" * 100)
         if number % 20 == 19:
@@ -192,7 +193,7 @@ def test_a_lock_is_held_by_one(store: RunStore) -> None:
 
 HOLD = """
 import sys, time
-from pipeline.store import open_store
+from pipeline.stores.opening import open_store
 with open_store(sys.argv[1]).alone("finalize"):
     print("held", flush=True)
     time.sleep(600)

@@ -12,7 +12,8 @@ from committed_run import commit_all, plan_run, tagged_rows
 from pipeline import parts
 from pipeline.chunks import commit_chunk
 from pipeline.finalize import finalize
-from pipeline.store import RunStore, open_store
+from pipeline.stores.opening import open_store
+from pipeline.stores.run_store import RunStore
 from pipeline.verify import verify
 
 pytestmark = pytest.mark.integration
@@ -23,9 +24,12 @@ FOLDERS = ("tags/", "rejects/", "duplicates/", "telemetry/")
 
 KILLED = """
 import os, signal, sys
-from pipeline import bucket_lock, bucket_store, local_store, parts
+from pipeline import parts
+from pipeline.stores import bucket_lock
+from pipeline.stores import bucket_store
+from pipeline.stores import local_store
 from pipeline.finalize import finalize
-from pipeline.store import open_store
+from pipeline.stores.opening import open_store
 
 bucket_lock.STALE_S = 5
 parts._PART_BYTES, parts.GROUP_ROWS = 1, 30  # several parts, also of a small run

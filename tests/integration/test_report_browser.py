@@ -12,10 +12,10 @@ from PIL import Image, ImageDraw
 from playwright.sync_api import Browser, Page
 from synthetic_run import FLEET, Cards, vocabulary, write_run
 
-from pipeline.local_store import LocalStore
 from pipeline.report.document import make_report
 from pipeline.report.finished_run import FinishedRun
 from pipeline.report.page import render
+from pipeline.stores.local_store import LocalStore
 
 pytestmark = pytest.mark.integration
 

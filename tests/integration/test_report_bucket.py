@@ -7,7 +7,7 @@ from synthetic_run import write_run
 from typer.testing import CliRunner
 
 from jobs.main import app
-from pipeline.store import open_store
+from pipeline.stores.opening import open_store
 
 pytestmark = pytest.mark.integration
 

@@ -20,8 +20,8 @@ from pipeline.config import Config, FetchConfig, StorageConfig
 from pipeline.errors import InputError
 from pipeline.fetching.buckets import bucket_store
 from pipeline.fetching.fetcher import Fetcher
-from pipeline.manifest import open_input
-from pipeline.places import for_fetching, still_there
+from pipeline.manifests.manifest import open_input
+from pipeline.manifests.places import for_fetching, still_there
 
 if TYPE_CHECKING:
     from conftest import S3

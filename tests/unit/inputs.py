@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.config import Config, FetchConfig
 from pipeline.errors import InputError
-from pipeline.manifest import open_input
+from pipeline.manifests.manifest import open_input
 
 ANYWHERE = Config(fetch=FetchConfig(allow_roots=("/",)))
 """Rows may lead to any local file."""

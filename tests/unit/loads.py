@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from pipeline.node_facts import Gpu, NodeFacts
-from pipeline.sizing import ModelLoad, load_of
+from pipeline.cards.node_facts import Gpu, NodeFacts
+from pipeline.cards.sizing import ModelLoad, load_of
 from ramcore.config import ram_plus_preset
 from ramcore.describe import VALUE_BYTES
 

@@ -10,7 +10,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.card_profiles import load_profiles
+from pipeline.cards.profiles import load_profiles
 from ramcore.bundle import bundle_hash
 from ramcore.calibrate import (
     Measurement,

@@ -5,9 +5,9 @@ from loads import GIB, RAM_PLUS
 from ray._private.accelerators.nvidia_gpu import NvidiaGPUAcceleratorManager
 from ray.util import accelerators
 
-from pipeline.card_profiles import CardProfile, load_profiles, parse_profiles
+from pipeline.cards.profiles import CardProfile, load_profiles, parse_profiles
+from pipeline.cards.sizing import images_per_s_ceiling
 from pipeline.errors import ConfigError
-from pipeline.sizing import images_per_s_ceiling
 
 TABLE = load_profiles()
 CONSUMER = [profile for profile in TABLE.cards if profile.card.startswith("GeForce")]

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from loads import GIB, RAM_PLUS, facts_of, gpu, load_with_weights, node
 
-from pipeline.card_profiles import CardTable, MeasuredProfile, load_profiles
-from pipeline.cards import Device, Slot, SlotPolicy, card_of, decode_cpus, replica_device
+from pipeline.cards.node_facts import NodeFacts
+from pipeline.cards.node_place import NodePlace
+from pipeline.cards.profiles import CardTable, MeasuredProfile, load_profiles
+from pipeline.cards.slot_policy import Device, Slot, SlotPolicy, card_of, decode_cpus, replica_device
 from pipeline.config import load_config
-from pipeline.node_facts import NodeFacts
-from pipeline.node_place import NodePlace
 
 POLICY = SlotPolicy("cuda", RAM_PLUS, "fp16", "auto", load_profiles())
 

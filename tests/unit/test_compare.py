@@ -12,9 +12,9 @@ from typer.testing import CliRunner
 import pipeline.report.compare as compare_module
 from jobs.main import app
 from pipeline.finalize import finalize
-from pipeline.local_store import LocalStore
 from pipeline.report.compare import Comparison, as_dict, compare_runs, figure_rows
 from pipeline.report.finished_run import FinishedRun
+from pipeline.stores.local_store import LocalStore
 from ramcore.vocabulary import Vocabulary
 
 IDS = [f"i{number}" for number in range(10)]

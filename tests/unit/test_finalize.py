@@ -12,10 +12,10 @@ import pytest
 from pipeline.chunks import chunk_name, commit_chunk, pending_chunks
 from pipeline.errors import IncompleteError, InputError, PlanError
 from pipeline.finalize import finalize
-from pipeline.local_store import LocalStore
 from pipeline.model_record import record_model
 from pipeline.plan import Plan, make_plan
 from pipeline.selection import floors, select
+from pipeline.stores.local_store import LocalStore
 from pipeline.tables import IMAGE_FIELDS, to_parquet, with_attempt
 from pipeline.tagging import tag_table, tagged_part
 from ramcore.vocabulary import Vocabulary

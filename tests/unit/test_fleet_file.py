@@ -5,7 +5,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import ConfigError
-from pipeline.fleet_file import Assumptions, FleetFile, NodeOffer, chosen_fleet, dump_fleet, load_fleet, parse_fleet
+from pipeline.quoting.fleet_file import (
+    Assumptions,
+    FleetFile,
+    NodeOffer,
+    chosen_fleet,
+    dump_fleet,
+    load_fleet,
+    parse_fleet,
+)
 
 OFFERS = st.builds(
     NodeOffer,

@@ -8,11 +8,11 @@ import pytest
 from loads import RAM_PLUS, facts_of, gpu, node
 from rich.console import Console
 
-from pipeline.card_profiles import load_profiles
-from pipeline.cards import SlotPolicy
-from pipeline.cluster import ClusterShape
+from pipeline.cards.profiles import load_profiles
+from pipeline.cards.slot_policy import SlotPolicy
 from pipeline.config import load_config
-from pipeline.fleet_table import fleet_document, fleet_lines, fleet_rows, fleet_table
+from pipeline.fleet.cluster import ClusterShape
+from pipeline.fleet.table import fleet_document, fleet_lines, fleet_rows, fleet_table
 
 
 def shape_of(nodes: list[dict[str, Any]], **facts: Any) -> ClusterShape:

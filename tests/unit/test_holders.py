@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.holders import IDLE_S, HolderBook
+from pipeline.fleet.holders import IDLE_S, HolderBook
 
 
 class Book(HolderBook):

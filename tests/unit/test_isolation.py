@@ -13,7 +13,7 @@ from PIL import Image
 from pipeline.config import Config
 from pipeline.isolation import IsolatedDecoder
 from pipeline.job import Job
-from pipeline.local_store import LocalStore
+from pipeline.stores.local_store import LocalStore
 from ramcore.errors import ImageError
 from ramcore.images import decode
 

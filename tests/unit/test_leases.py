@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.leases import LOOK_AHEAD_S, Lease, LeaseBook, Replica, Request, Work
+from pipeline.fleet.leases import LOOK_AHEAD_S, Lease, LeaseBook, Replica, Request, Work
 
 LONG_RUN = 1_000_000
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.ledger import RUN, SPLITS, Done, Ledger, LedgerRow, NodeCost, Span, Stay, build_ledger
+from pipeline.costs.ledger import RUN, SPLITS, Done, Ledger, LedgerRow, NodeCost, Span, Stay, build_ledger
 
 HORIZON_MS = 60
 H_MS = 3_600_000

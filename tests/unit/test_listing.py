@@ -10,8 +10,8 @@ from PIL import Image
 
 from pipeline.config import Config, FetchConfig
 from pipeline.fetching.outcome import FetchError
-from pipeline.manifest import open_input
-from pipeline.places import still_there
+from pipeline.manifests.manifest import open_input
+from pipeline.manifests.places import still_there
 
 
 def test_directory(tmp_path):

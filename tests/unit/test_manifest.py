@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from inputs import ANYWHERE, assert_refused, read, touch, write
 
-from pipeline import manifest_readers
-from pipeline.local_store import LocalStore
-from pipeline.manifest import BATCH_ROWS, open_input
+from pipeline.manifests import readers as manifest_readers
+from pipeline.manifests.manifest import BATCH_ROWS, open_input
 from pipeline.plan import make_plan
+from pipeline.stores.local_store import LocalStore
 
 ROWS = [{"uri": "/a.jpg", "image_id": "007"}, {"uri": "/b.jpg", "image_id": "8"}]
 

@@ -4,8 +4,8 @@ import pytest
 from test_run_costs import Run
 
 from pipeline.errors import InputError
-from pipeline.local_store import LocalStore
-from pipeline.measured_run import MeasuredCard, cards_of, measured_cards
+from pipeline.quoting.measured_run import MeasuredCard, cards_of, measured_cards
+from pipeline.stores.local_store import LocalStore
 
 
 def measured(run: Run) -> dict[str, MeasuredCard]:

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.microbatch import Microbatch
+from pipeline.fleet.microbatch import Microbatch
 
 
 def settle(microbatch: Microbatch, room: int) -> int:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.mix import Mix, NodePlan, cheapest, evaluate, everything, fastest
+from pipeline.quoting.mix import Mix, NodePlan, cheapest, evaluate, everything, fastest
 
 IMAGES = 100_000
 

@@ -8,10 +8,10 @@ from typing import Any
 import pynvml
 import pytest
 
+from pipeline.cards.node_facts import NodeFacts, Proof, check_proven, proof_of, read_node
 from pipeline.config import Config
 from pipeline.errors import ClusterError
-from pipeline.local_store import LocalStore
-from pipeline.node_facts import NodeFacts, Proof, check_proven, proof_of, read_node
+from pipeline.stores.local_store import LocalStore
 from ramcore.bundle import demo_bundle
 
 

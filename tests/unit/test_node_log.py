@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 from loads import RAM_PLUS, facts_of, gpu, node
 
-from pipeline.card_profiles import load_profiles
-from pipeline.cards import SlotPolicy
+from pipeline.cards.profiles import load_profiles
+from pipeline.cards.slot_policy import SlotPolicy
+from pipeline.costs.price_files import parse_yaml
+from pipeline.costs.prices import PriceTable
 from pipeline.events import EventLog, read_events
-from pipeline.local_store import LocalStore
-from pipeline.node_log import NodeLog
-from pipeline.price_files import parse_yaml
-from pipeline.prices import PriceTable
+from pipeline.fleet.node_log import NodeLog
+from pipeline.stores.local_store import LocalStore
 
 LABELS = {
     "ray.io/accelerator-type": "T4",

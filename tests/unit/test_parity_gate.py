@@ -9,12 +9,12 @@ import pytest
 from rich.console import Console
 
 from pipeline import parity_gate
-from pipeline.cards import Slot
+from pipeline.cards.slot_policy import Slot
 from pipeline.config import load_config
 from pipeline.errors import ConfigError
-from pipeline.local_store import LocalStore
+from pipeline.fleet.replica import Placement
 from pipeline.parity_gate import checked_dtype, measure, recorded_parity
-from pipeline.replica import Placement
+from pipeline.stores.local_store import LocalStore
 
 SLOT = Slot("n/0", "n", "cpu", "cpu", Placement("cpu", 1, 1, 0, "fp32", 4))
 

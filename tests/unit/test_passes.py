@@ -11,10 +11,10 @@ from pipeline.clean import clean
 from pipeline.error_kinds import ERROR_KINDS
 from pipeline.errors import ConfigError, ReadOnlyError, StoppedError
 from pipeline.finalize import finalize
-from pipeline.local_store import LocalStore
 from pipeline.passes import FirstPass, RetryPass
 from pipeline.plan import Plan
 from pipeline.retry import find_rejects, planned_run, retriable_kinds
+from pipeline.stores.local_store import LocalStore
 
 IDS = [f"i{number}" for number in range(10)]
 REJECTS = {"i1": "not_found", "i2": "truncated", "i9": "connection"}

@@ -5,9 +5,9 @@ import pytest
 
 from pipeline.config import load_config
 from pipeline.errors import PinnedError
-from pipeline.local_store import LocalStore
 from pipeline.pins import check_pins, pins
 from pipeline.plan import Plan, make_plan
+from pipeline.stores.local_store import LocalStore
 
 
 @pytest.fixture

@@ -13,11 +13,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline import identity, plan
+from pipeline import plan
 from pipeline.config import load_config
 from pipeline.errors import ConfigError, InputError, PlanError
-from pipeline.local_store import LocalStore
+from pipeline.manifests import identity
 from pipeline.plan import DUPLICATE_ID, PLAN, auto_chunk_rows, make_plan, read_plan
+from pipeline.stores.local_store import LocalStore
 
 PINNED = {"INPUT": "/images", "decode.mode": "fast", "--limit": None}
 

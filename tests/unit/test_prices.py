@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.card_profiles import load_profiles
+from pipeline.cards.profiles import load_profiles
+from pipeline.costs.price_files import CSV_COLUMNS, parse_csv, parse_yaml
+from pipeline.costs.prices import NodePrice, PriceTable, load_prices, plain_card, shipped_prices
 from pipeline.errors import ConfigError
-from pipeline.price_files import CSV_COLUMNS, parse_csv, parse_yaml
-from pipeline.prices import NodePrice, PriceTable, load_prices, plain_card, shipped_prices
 
 HEADER = ",".join(CSV_COLUMNS)
 MEMORY = "\"{'Gpus': [{'Name': 'A100', 'Count': 8.0, 'MemoryInfo': {'SizeInMiB': 40960}}]}\""

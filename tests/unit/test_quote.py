@@ -14,17 +14,17 @@ import yaml
 from loads import RAM_PLUS
 from typer.testing import CliRunner
 
-from pipeline.card_profiles import load_profiles
-from pipeline.emit import fleet_yaml, kuberay_yaml, ray_up_yaml
+from pipeline.cards.profiles import load_profiles
+from pipeline.costs.prices import load_prices
 from pipeline.errors import ConfigError
-from pipeline.fleet_file import FleetFile, NodeOffer, parse_fleet
-from pipeline.measured_run import MeasuredCard
-from pipeline.mix import evaluate
-from pipeline.prices import load_prices
-from pipeline.quote import InfeasibleError, Wish, make_quote, predict
-from pipeline.quote_words import quote_document
-from pipeline.rentals import Market, drawn_factors, kind_of, open_market, plans_of
-from pipeline.simulate import Job, simulate
+from pipeline.quoting.emit import fleet_yaml, kuberay_yaml, ray_up_yaml
+from pipeline.quoting.fleet_file import FleetFile, NodeOffer, parse_fleet
+from pipeline.quoting.measured_run import MeasuredCard
+from pipeline.quoting.mix import evaluate
+from pipeline.quoting.quote import InfeasibleError, Wish, make_quote, predict
+from pipeline.quoting.rentals import Market, drawn_factors, kind_of, open_market, plans_of
+from pipeline.quoting.simulate import Job, simulate
+from pipeline.quoting.words import quote_document
 
 HOUR = 3600.0
 JOB = Job(400_000, image_bytes=150_000, pixel_bytes=442_368)

@@ -8,9 +8,9 @@ import pytest
 
 from pipeline.decode import _Image, with_images
 from pipeline.fetching.redaction import column_without_credentials, redacted, without_credentials
-from pipeline.local_store import LocalStore
 from pipeline.pins import absolute
 from pipeline.plan import make_plan
+from pipeline.stores.local_store import LocalStore
 
 
 @pytest.mark.parametrize(

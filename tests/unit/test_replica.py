@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import ramcore
-from pipeline.replica import CardFaultError, Placement, Replica, ReplicaSpec
+from pipeline.fleet.replica import CardFaultError, Placement, Replica, ReplicaSpec
 from ramcore.errors import BundleError
 
 PLACE = Placement("cpu", 1, 1, 0, "fp32", 8)

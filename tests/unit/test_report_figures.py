@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from synthetic_run import FLEET, START_S, Cards, write_run
 
 from pipeline.errors import InputError
-from pipeline.local_store import LocalStore
 from pipeline.report.attempts import gather_attempts
 from pipeline.report.document import Options, Report, as_dict, make_report
 from pipeline.report.finished_run import FinishedRun
@@ -22,6 +21,7 @@ from pipeline.report.rejects import gather_rejects
 from pipeline.report.sketch import ACCURACY, Sketch
 from pipeline.report.tag_stats import gather_tags
 from pipeline.report.time_axis import time_axis
+from pipeline.stores.local_store import LocalStore
 from ramcore.vocabulary import Vocabulary
 
 NO_PICTURES = Options(pictures=0)

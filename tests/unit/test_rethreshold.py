@@ -15,7 +15,6 @@ from pipeline.chunks import commit_chunk
 from pipeline.config import load_config
 from pipeline.errors import ConfigError, InputError, PinnedError
 from pipeline.finalize import finalize
-from pipeline.local_store import LocalStore
 from pipeline.model_record import model_name, vocabulary_name, vocabulary_table
 from pipeline.names import Naming
 from pipeline.pins import pins
@@ -23,6 +22,7 @@ from pipeline.plan import make_plan
 from pipeline.rethreshold import Rules, rethreshold
 from pipeline.samples import sample_rows
 from pipeline.selection import floors, select
+from pipeline.stores.local_store import LocalStore
 from pipeline.tables import IMAGE_FIELDS, to_parquet, with_attempt
 from pipeline.tagging import tag_table, tagged_part
 from pipeline.thresholds import Thresholds, parse_thresholds

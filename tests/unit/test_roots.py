@@ -13,7 +13,7 @@ from pipeline.config import Config, FetchConfig, StorageConfig
 from pipeline.error_kinds import ERROR_KINDS
 from pipeline.fetching.fetcher import Fetcher
 from pipeline.fetching.outcome import FetchError
-from pipeline.places import for_fetching
+from pipeline.manifests.places import for_fetching
 
 AUTO = Config()
 
@@ -107,7 +107,7 @@ def test_what_an_input_allows(tmp_path: Path, given_roots: object) -> None:
 
 def test_many_folders_cost_bounded_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond a number of folders links are not resolved any more, but a path that is outside as written is refused."""
-    monkeypatch.setattr("pipeline.permission._MOST_RESOLVED", 3)
+    monkeypatch.setattr("pipeline.manifests.permission._MOST_RESOLVED", 3)
     lines = [f"d{number}/a.jpg" for number in range(50)]
     assert len(read(write(tmp_path / "m.txt", "\n".join(lines)), config=AUTO)) == 50
     assert_refused(write(tmp_path / "m.txt", "\n".join([*lines, "/etc/passwd"])), "/etc", config=AUTO)

@@ -10,7 +10,7 @@ import pytest
 
 from pipeline import driver
 from pipeline.errors import RunError
-from pipeline.fleet_messages import FleetStatus
+from pipeline.fleet.messages import FleetStatus
 
 
 class Progress:

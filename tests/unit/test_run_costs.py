@@ -16,14 +16,14 @@ from hypothesis import strategies as st
 
 from jobs.summary import cost_line
 from pipeline.chunks import commit_chunk
+from pipeline.costs.ledger import SPLITS, Ledger
+from pipeline.costs.price_files import parse_yaml
+from pipeline.costs.prices import PriceTable
+from pipeline.costs.run_costs import cost_summary, ledger_of, read_ledger
 from pipeline.errors import InputError
 from pipeline.events import EventLog
 from pipeline.finalize import finalize
-from pipeline.ledger import SPLITS, Ledger
-from pipeline.local_store import LocalStore
-from pipeline.price_files import parse_yaml
-from pipeline.prices import PriceTable
-from pipeline.run_costs import cost_summary, ledger_of, read_ledger
+from pipeline.stores.local_store import LocalStore
 from pipeline.tables import TELEMETRY_SCHEMA, with_attempt
 
 T0 = 1_700_000_000_000

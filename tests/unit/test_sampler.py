@@ -4,7 +4,7 @@ import time
 from queue import SimpleQueue
 from typing import Any
 
-from pipeline.sampler import Sampler, keep_sampling
+from pipeline.fleet.sampler import Sampler, keep_sampling
 
 
 def test_a_machine_without_a_driver_tells_of_its_cpus_and_network() -> None:

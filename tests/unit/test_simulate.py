@@ -5,11 +5,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from simulated_fleet import SimulatedFleet
 
-from pipeline.fleet_file import Assumptions, NodeOffer
-from pipeline.mix import evaluate
-from pipeline.prices import load_prices
-from pipeline.rentals import Rental, Speed, kind_of, plan_of
-from pipeline.simulate import SPLITS, EndlessError, Job, NodeKind, coarse_rows, simulate
+from pipeline.costs.prices import load_prices
+from pipeline.quoting.fleet_file import Assumptions, NodeOffer
+from pipeline.quoting.mix import evaluate
+from pipeline.quoting.rentals import Rental, Speed, kind_of, plan_of
+from pipeline.quoting.simulate import SPLITS, EndlessError, Job, NodeKind, coarse_rows, simulate
 
 CERTAIN = Assumptions(
     load_seconds=0,

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from loads import GIB, RAM_PLUS
 
-from pipeline.card_profiles import load_profiles
-from pipeline.sizing import (
+from pipeline.cards.profiles import load_profiles
+from pipeline.cards.sizing import (
     CardSize,
     gpu_fraction,
     images_per_s_ceiling,

@@ -2,9 +2,9 @@
 
 import pytest
 
-from pipeline.cards import Slot
-from pipeline.replica import Placement
-from pipeline.slots import FAILED_STARTS, SlotBook
+from pipeline.cards.slot_policy import Slot
+from pipeline.fleet.replica import Placement
+from pipeline.fleet.slots import FAILED_STARTS, SlotBook
 
 
 def slot(name: str, card: str = "T4") -> Slot:

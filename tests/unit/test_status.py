@@ -12,10 +12,10 @@ from pipeline.clean import clean
 from pipeline.errors import InputError
 from pipeline.events import EventLog
 from pipeline.finalize import finalize
-from pipeline.local_store import LocalStore
 from pipeline.plan import Plan
 from pipeline.presence import at_work
 from pipeline.status import run_status
+from pipeline.stores.local_store import LocalStore
 
 IDS = [f"i{number}" for number in range(10)]
 NOW = 2_000_000_000.0

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import StoreError
-from pipeline.local_store import LocalStore
-from pipeline.store import open_store
+from pipeline.stores.local_store import LocalStore
+from pipeline.stores.opening import open_store
 
 
 def test_the_first_create_wins(tmp_path: Path) -> None:

@@ -7,8 +7,8 @@ import pyarrow as pa
 import pytest
 
 from pipeline.config import OutputConfig
-from pipeline.local_store import LocalStore
 from pipeline.stored_size import bytes_of_scores, bytes_on_disk, heavy_warning
+from pipeline.stores.local_store import LocalStore
 from pipeline.tables import to_parquet
 
 

@@ -9,11 +9,11 @@ from committed_run import PINNED, commit_all, plan_run
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline import identity
 from pipeline.clean import clean
 from pipeline.errors import InputError, PinnedError
 from pipeline.finalize import finalize
-from pipeline.local_store import LocalStore
+from pipeline.manifests import identity
+from pipeline.stores.local_store import LocalStore
 from pipeline.sync import open_base
 from pipeline.verify import verify
 

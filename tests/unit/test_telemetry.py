@@ -8,7 +8,7 @@ import pytest
 from committed_run import ATTEMPT, plan_run, tagged_rows
 
 from pipeline.events import EventLog
-from pipeline.local_store import LocalStore
+from pipeline.stores.local_store import LocalStore
 from pipeline.tables import with_attempt
 from pipeline.telemetry import Telemetry
 

@@ -11,10 +11,10 @@ from pipeline.chunks import chunk_name, commit_chunk
 from pipeline.clean import clean
 from pipeline.errors import IncompleteError, InputError, ReadOnlyError
 from pipeline.finalize import finalize
-from pipeline.local_store import LocalStore
 from pipeline.plan import Plan
-from pipeline.read_only import CLEANED
 from pipeline.retry import find_rejects, retriable_kinds
+from pipeline.stores.local_store import LocalStore
+from pipeline.stores.read_only import CLEANED
 from pipeline.verify import verify
 
 IDS = [f"i{number}" for number in range(10)]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from pipeline.versions import local_version, with_versions
+from pipeline.manifests.versions import local_version, with_versions
 
 
 def batch(**columns: list[str | None]) -> pa.RecordBatch:

@@ -1,0 +1,1 @@
+"""What nodes cost, and what a run's money went into."""

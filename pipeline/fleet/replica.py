@@ -1,0 +1,185 @@
+"""A replica: one process that holds the model and tags the images of one lease at a time."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.fleet.microbatch import Microbatch
+from pipeline.selection import Selection, floors, merge, select
+from ramcore.errors import BundleError
+
+_REPORT_EVERY_S = 0.5
+
+
+@dataclass(frozen=True)
+class ReplicaSpec:
+    """All that a replica needs to know of the run.
+
+    bundle_hash: of the bundle that the run was planned with; captions: whether to write them.
+    """
+
+    bundle: str
+    bundle_hash: str
+    score_floor: Literal["auto"] | float
+    top_k: int
+    captions: bool = False
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where and how one replica runs.
+
+    device: "cpu" or "cuda"; threads: CPU threads of the model; dtype: never "auto"; microbatch: images through the
+    model at once; memory_share: part of the card's memory that it may take, None = all.
+    """
+
+    device: str
+    threads: int
+    num_cpus: float
+    num_gpus: float
+    dtype: str
+    microbatch: int
+    memory_share: float | None = None
+
+
+class CardFaultError(RuntimeError):
+    """The model computes nonsense on this device."""
+
+
+@dataclass(frozen=True)
+class Tagged:
+    """What a replica answers: stored scores, captions (None where not asked for), and how the model was run.
+
+    microbatch: images through the model at once, as many as memory has allowed since the replica started;
+    ended_at: when the model was done, seconds since 1970 by the replica's own clock.
+    """
+
+    selection: Selection
+    tags: int
+    model_s: float
+    dtype: str
+    microbatch: int
+    peak_vram_bytes: int | None
+    pid: int
+    ended_at: float
+    captions: list[str] | None = None
+
+
+@dataclass
+class Replica:
+    """The model on one device. Runs as a Ray actor, and in-process in tests.
+
+    report: called with the number of images done, now and then while work runs.
+    Raises BundleError for another bundle than planned, CardFaultError if the model computes no finite scores here.
+    """
+
+    spec: ReplicaSpec
+    placement: Placement
+    report: Callable[[int], None]
+    _reported_at: float = field(default=0.0, init=False)
+
+    def __post_init__(self) -> None:
+        self._tagger: Any = self._load()
+        if self._tagger.bundle_hash != self.spec.bundle_hash:
+            raise BundleError(f"{self.spec.bundle} is not the bundle that the run was planned with; put that one back")
+        self._thresholds = np.asarray(self._tagger.vocabulary.thresholds, dtype=np.float32)
+        self._floors = floors(self._thresholds, self.spec.score_floor)
+        self._microbatch = Microbatch(self.placement.microbatch)
+        self._warm_up()
+
+    def _load(self) -> Any:
+        """The model as `ramcore.load` gives it, within the replica's share of threads and memory."""
+        import torch
+
+        import ramcore
+
+        torch.set_num_threads(self.placement.threads)
+        if self.placement.memory_share is not None:
+            torch.cuda.set_per_process_memory_fraction(self.placement.memory_share)
+        return ramcore.load(self.spec.bundle, device=self.placement.device, dtype=self.placement.dtype)
+
+    def ready(self) -> int:
+        """Answers when the model is loaded and nothing is queued before this call; the process id."""
+        import os
+
+        return os.getpid()
+
+    def tag(self, pixels: NDArray[np.uint8], first: int, last: int) -> Tagged:
+        """Stored scores of images first … last-1 of uint8 [n, S, S, 3].
+
+        Raises torch.OutOfMemoryError where not even one image fits.
+        """
+        start = time.perf_counter()
+        parts, captions, unreported = [], [], 0
+        while first < last:
+            scores, texts = self._run_what_fits(pixels[first:last])
+            captions += texts
+            parts.append(select(scores, self._thresholds, self._floors, self.spec.top_k))
+            first += len(scores)
+            unreported = self._report(unreported + len(scores))
+        self.report(unreported)
+        return Tagged(
+            selection=merge(parts),
+            tags=len(self._thresholds),
+            model_s=time.perf_counter() - start,
+            dtype=self.placement.dtype,
+            microbatch=self._microbatch.size,
+            peak_vram_bytes=self._peak_vram(),
+            pid=self.ready(),
+            ended_at=round(time.time(), 3),  # in the chunk and in the events it is the same millisecond
+            captions=captions if self.spec.captions else None,
+        )
+
+    def _run_what_fits(self, pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float32], list[str]]:
+        """The first micro-batch of the images, a smaller one if memory runs out."""
+        import torch
+
+        while True:
+            size = min(self._microbatch.size, len(pixels))
+            try:
+                found = self._run(pixels[:size])
+            except torch.OutOfMemoryError:
+                if size == 1:
+                    raise
+                self._microbatch.did_not_fit(size)
+                torch.cuda.empty_cache()
+            else:
+                self._microbatch.did_fit(size)
+                return found
+
+    def _run(self, pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float32], list[str]]:
+        """Scores [n, tags] and captions, none where they are not asked for."""
+        if not self.spec.captions:
+            return self._tagger.scores(pixels).numpy(), []
+        scores, captions = self._tagger.scores_and_captions(pixels)
+        return scores.numpy(), captions
+
+    def _report(self, images: int) -> int:
+        """Report the images done, but not too often; how many are still unreported."""
+        now = time.monotonic()
+        if now - self._reported_at < _REPORT_EVERY_S:
+            return images
+        self._reported_at = now
+        self.report(images)
+        return 0
+
+    def _warm_up(self) -> None:
+        """Black images through the model, so that the first lease does not pay for first-call costs.
+
+        Its scores show whether the device can compute at all.
+        """
+        size = self._tagger.config.swin.image_size
+        images = self._microbatch.size if self.placement.device == "cuda" else 1
+        scores, _ = self._run_what_fits(np.zeros((images, size, size, 3), dtype=np.uint8))
+        if not np.isfinite(scores).all():
+            place = self.placement
+            raise CardFaultError(f"the model's scores are not finite in {place.dtype} on this {place.device} device")
+
+    def _peak_vram(self) -> int | None:
+        import torch
+
+        return torch.cuda.max_memory_allocated() if self.placement.device == "cuda" else None

@@ -1,0 +1,1 @@
+"""INPUT: whatever names images, as a stream of rows."""

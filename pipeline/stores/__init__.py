@@ -1,0 +1,1 @@
+"""Where a run lives: a local folder, or a prefix of a bucket."""
