@@ -125,8 +125,8 @@ def cards(study: Study) -> str:
     return _prose(
         "## Each card at full work",
         f"""images/s of one card. *model*: `pipeline/cards/sizing.py`, a ceiling from datasheet figures with guessed
-        host constants; *expected*: {low:.0%} to {high:.0%} of it, no more than its node decodes; *K images/$*: thousands
-        of images per dollar while it works, no start-up, load or idle time.""",
+        host constants; *expected*: {low:.0%} to {high:.0%} of it, no more than its node decodes; *K images/$*:
+        thousands of images per dollar while it works, no start-up, load or idle time.""",
         "\n".join(rows),
     )
 
