@@ -5,8 +5,9 @@ Every method that needs the time is told it, in seconds, so that the rules can b
 
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 STRIKES_OUT = 2
@@ -166,12 +167,13 @@ class _Queue:
                 if not there:
                     del lane.by_node[request.node_id]
 
-    def first(self, node_id: str) -> Request | None:
-        """The next request, of this node if it has one, unless another has waited for much longer than that."""
+    def first(self, node_id: str, allowed: Callable[[Work], bool]) -> Request | None:
+        """The next request for this work, of this node if it has one, unless another has waited for much longer."""
         for lane in self._lanes:
-            oldest = next(iter(lane.requests.values()), None)
+            oldest = next((request for request in lane.requests.values() if allowed(request.work)), None)
             if oldest is not None:
-                here = next(iter(lane.by_node.get(node_id, {}).values()), oldest)
+                beside = lane.by_node.get(node_id, {}).values()
+                here = next((request for request in beside if allowed(request.work)), oldest)
                 return here if here.asked_at - oldest.asked_at < _PATIENCE_S else oldest
         return None
 
@@ -377,8 +379,8 @@ class LeaseBook:
         only gets what it can finish together with all others, and one that would be the last gets nothing.
         """
         for replica in self._candidates():
-            request = self.waiting.first(replica.node_id)
-            if request is None or (request.work.alone and replica.leases) or self._is_suspect(replica, request.work):
+            request = self.waiting.first(replica.node_id, partial(self._may_have, replica))
+            if request is None:
                 continue
             images = self._share(replica, request.work, now)
             if images:
@@ -387,10 +389,12 @@ class LeaseBook:
             self._parked[replica.replica_id] = replica
         return None
 
-    def _is_suspect(self, replica: Replica, work: Work) -> bool:
-        """Whether a process has died of the chunk in this slot, and not yet in every other."""
+    def _may_have(self, replica: Replica, work: Work) -> bool:
+        """Not where a process has died of the chunk, unless one has in every slot; and alone only if it is idle."""
+        if work.alone and replica.leases:
+            return False
         struck = self._struck_in.get(work.chunk, ())
-        return replica.slot in struck and any(self.replicas[name].slot not in struck for name in self._team)
+        return replica.slot not in struck or all(self.replicas[name].slot in struck for name in self._team)
 
     def _candidates(self) -> Iterator[Replica]:
         """Replicas with room in the order in which they are asked."""
@@ -403,7 +407,8 @@ class LeaseBook:
 
     def _share(self, replica: Replica, work: Work, now: float) -> int:
         """How many images of the work this replica should take."""
-        if work.part or work in self.indivisible or self.strikes[work]:
+        if work.part or work in self.indivisible or self.strikes[work] or work.chunk in self._struck_in:
+            # Where it is tried is not a matter of speed any more: those that are faster may not have it.
             return len(work)
         speed, step = replica.images_per_s, replica.microbatch
         most = _FIRST_LEASE_STEPS * step if replica.is_guess else max(step, int(speed * _LONGEST_LEASE_S))

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pipeline.fleet.leases import LOOK_AHEAD_S, Lease, LeaseBook, Replica, Request, Work
@@ -77,20 +77,43 @@ def test_work_that_killed_a_replica_leaves_its_node() -> None:
     assert lease.replica_id == "r1"
 
 
+def test_work_behind_what_killed_a_replica_is_not_held_up_by_it() -> None:
+    """The slow card is not given what the fast one would finish sooner, so the fast one has to take it."""
+    book = book_with(1000.0, 1.0, nodes=["near", "far"], coming=32)
+    book.strike(chunk(0), "near/0")
+    assert {lease.work.chunk: lease.replica_id for lease in ask(book, chunk(0), chunk(1), node="near")} == {
+        0: "r1",
+        1: "r0",
+    }
+
+
 @given(
-    st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from([1.0, 7.0, 50.0])), min_size=1, max_size=4),
-    st.lists(st.tuples(st.sampled_from("abcd"), st.sets(st.integers(0, 3)), st.booleans()), min_size=1, max_size=6),
+    st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from([1.0, 7.0, 2000.0])), min_size=1, max_size=4),
+    st.lists(
+        st.tuples(
+            st.sampled_from("abcd"),
+            st.sampled_from(["whole", "rest", "part", "alone"]),
+            st.sets(st.integers(0, 3)),
+            st.booleans(),
+        ),
+        min_size=1,
+        max_size=6,
+    ),
+    st.integers(0, 100),
 )
-def test_nothing_waits_while_all_are_idle(
-    replicas: list[tuple[str, float]], works: list[tuple[str, set[int], bool]]
+@example([("a", 2000.0), ("b", 1.0)], [("a", "rest", {0}, True)], 0)
+@example([("a", 2000.0), ("b", 1.0)], [("a", "whole", {0}, False), ("b", "whole", set(), False)], 0)
+def test_something_is_leased_while_all_are_idle(
+    replicas: list[tuple[str, float]], works: list[tuple[str, str, set[int], bool]], coming: int
 ) -> None:
-    """Wherever the pixels are, whatever each piece of work has killed: some of it is leased at once."""
-    book = book_with(*(speed for _, speed in replicas), nodes=[node for node, _ in replicas], coming=0)
+    """Wherever the pixels are, whatever each chunk has killed, as this piece of it or as another."""
+    book = book_with(*(speed for _, speed in replicas), nodes=[node for node, _ in replicas], coming=coming)
     slots = [replica.slot for replica in book.replicas.values()]
-    for number, (node, struck, alone) in enumerate(works):
-        work = Work(number, 0, 1, part=alone, alone=alone)
+    for number, (node, kind, struck, as_another) in enumerate(works):
+        last = 9 if kind == "alone" else 16
+        work = Work(number, 0 if kind == "whole" else 8, last, part=kind in ("part", "alone"), alone=kind == "alone")
         for index in struck:
-            book.strike(work, slots[index % len(slots)])
+            book.strike(Work(number, 0, 4) if as_another else work, slots[index % len(slots)])
         book.request(Request("holder", node, work))
     assert ask(book)
 
