@@ -9,8 +9,6 @@ import typer
 if TYPE_CHECKING:
     from pipeline.report.document import Report
 
-REPORT = "report.html"
-
 
 class Form(StrEnum):
     """What a report is written as."""
@@ -38,6 +36,9 @@ def report(
     pictures_timeout: Annotated[
         float, typer.Option(min=0.1, help="Seconds for reading all of them again from where they are.")
     ] = 10.0,
+    quote: Annotated[
+        Path | None, typer.Option(help="What `ramfleet quote --json` wrote, to be held against the run.")
+    ] = None,
     config: Annotated[
         Path | None, typer.Option(help="YAML file; its fetch and storage sections say how pictures are read.")
     ] = None,
@@ -51,8 +52,10 @@ def report(
     """
     from pipeline.config import load_config
     from pipeline.costs.prices import load_prices
+    from pipeline.quoting.saved_quote import read_quote_file
     from pipeline.report.document import Options, make_report
     from pipeline.report.finished_run import FinishedRun
+    from pipeline.report.page import write_report
     from pipeline.stores.opening import open_store
 
     form = _form(as_json, as_csv, as_md)
@@ -65,15 +68,16 @@ def report(
         storage=settings.storage,
         pictures=pictures if form is Form.html else 0,
         pictures_timeout_s=pictures_timeout,
+        quote=None if quote is None else read_quote_file(quote)[0],
     )
+    if form is Form.html and out is None:
+        typer.echo(write_report(finished, options))
+        return
     text = _text(make_report(finished, options), form)
-    if out is not None:
-        write_local(out, text)
-    elif form is Form.html:
-        finished.store.replace(REPORT, text.encode())
-        typer.echo(f"{finished.root}/{REPORT}")
-    else:
+    if out is None:
         typer.echo(text, nl=False)
+    else:
+        write_local(out, text)
 
 
 def _form(as_json: bool, as_csv: bool, as_md: bool) -> Form:

@@ -7,6 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.error_kinds import ERROR_KINDS
+from pipeline.report.page import REPORT
 from pipeline.samples import sample_rows
 from pipeline.stored_size import bytes_on_disk, heavy_warning
 from pipeline.tag import Result
@@ -39,6 +40,8 @@ def print_result(console: Console, result: Result) -> None:
         markup=False,
         soft_wrap=True,
     )
+    if result.has_report:
+        console.print(f"Report:    {result.store.root}/{REPORT}", markup=False, soft_wrap=True)
 
 
 def _counts(result: Result, bytes_per_image: float | None) -> Table:

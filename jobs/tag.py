@@ -29,12 +29,17 @@ def tag(
     base: Annotated[
         str | None, typer.Option(help="A finished run: only images that are new or changed since are tagged.")
     ] = None,
+    quote: Annotated[
+        Path | None, typer.Option(help="What `ramfleet quote --json` wrote: the report holds it against the run.")
+    ] = None,
 ) -> None:
     """Tag all images of INPUT into a run folder, or go on with the run that is there."""
     from pipeline.config import load_config
+    from pipeline.quoting.saved_quote import read_quote_file
     from pipeline.tag import Request
 
-    request = Request(input, out, load_config(config, set_, bundle=model), limit, base)
+    quoted = None if quote is None else read_quote_file(quote)[1]
+    request = Request(input, out, load_config(config, set_, bundle=model), limit, base, quoted)
     with on_screen(out) as console:
         _tag(request, console)
 

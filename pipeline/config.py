@@ -160,6 +160,8 @@ class RunConfig(_Section):
     """Allow a store that cannot refuse to overwrite: only one command may then ever work on the run at a time."""
     carry_by_uri: bool = False
     """With --base: images whose version is unknown count as unchanged if their uri is the same."""
+    report: bool = True
+    """Write report.html in the end; it reads a few of the pictures once more."""
 
 
 def _one_or_many(value: Any) -> Any:

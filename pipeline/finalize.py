@@ -22,7 +22,10 @@ from pipeline.model_record import recorded_vocabulary
 from pipeline.names import Naming
 from pipeline.parts import GROUP_ROWS, PartWriter, create_part
 from pipeline.plan import Plan, read_plan
-from pipeline.run_document import write_run
+from pipeline.report.document import Options
+from pipeline.report.finished_run import FinishedRun
+from pipeline.report.page import REPORT, write_report
+from pipeline.run_document import run_document, write_run
 from pipeline.stores.read_ahead import read_ahead
 from pipeline.stores.read_only import refuse_if_cleaned
 from pipeline.stores.run_store import RunStore
@@ -56,8 +59,10 @@ class _Tally:
             self.tags[entry["values"]] += entry["counts"]
 
 
-def finalize(store: RunStore) -> Published:
-    """Publish the tables of a run and write its run.json.
+def finalize(store: RunStore, report: Options | None = None) -> Published:
+    """Publish the tables of a run, its report, and last its run.json.
+
+    report: what report.html is made with; None: none is written, and an older one is removed.
 
     Raises InputError if the folder holds no run, ReadOnlyError if its chunks were removed by `ramfleet clean`,
     IncompleteError if a chunk is damaged, of another run, or has other rows than planned.
@@ -69,7 +74,12 @@ def finalize(store: RunStore) -> Published:
     with store.alone(_LOCK):
         for _ in range(_ATTEMPTS):
             published = publish(store, plan)
-            write_run(store, plan, published)
+            document = run_document(store, plan, published)
+            if report is None:
+                store.delete(REPORT)
+            else:
+                write_report(FinishedRun(store, document), report)
+            write_run(store, document)
             _remove_others(store, published.parts)
             if not _lost(store, published.parts):
                 return published

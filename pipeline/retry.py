@@ -19,6 +19,7 @@ from pipeline.finalize import finalize
 from pipeline.fleet.replica import Replica
 from pipeline.passes import RetryPass
 from pipeline.plan import Plan, read_plan
+from pipeline.report.document import Options
 from pipeline.stores.opening import open_store
 from pipeline.stores.read_ahead import read_ahead
 from pipeline.stores.read_only import refuse_if_cleaned
@@ -136,5 +137,5 @@ def retry(run: str, kinds: frozenset[str], config: Config, console: Console, rep
     if work.base:
         images, seconds = work_on(request, store, plan, work, console, replica_class)
     with console.status("writing the tables"):
-        published = finalize(store)
-    return Retried(by_kind.total(), dict(by_kind), Result(store, published, images, seconds))
+        published = finalize(store, Options.of(config) if config.run.report else None)
+    return Retried(by_kind.total(), dict(by_kind), Result(store, published, images, seconds, config.run.report))

@@ -16,10 +16,10 @@ from pipeline.tables import FORMAT_VERSION
 _PACKAGES = ("ramfleet", "ray", "torch", "timm", "pyarrow", "Pillow", "simplejpeg", "numpy")
 
 
-def write_run(store: RunStore, plan: Plan, published: Published) -> None:
-    """Put run.json in place, in one step, after all that it lists."""
+def run_document(store: RunStore, plan: Plan, published: Published) -> dict[str, Any]:
+    """What run.json says."""
     model = recorded_model(store, plan)
-    document = {
+    return {
         "format_version": FORMAT_VERSION,
         "status": "incomplete" if published.counts.missing else "complete",
         "finalized_at": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -35,6 +35,10 @@ def write_run(store: RunStore, plan: Plan, published: Published) -> None:
         "cost": published.cost,
         "parts": published.parts,
     }
+
+
+def write_run(store: RunStore, document: dict[str, Any]) -> None:
+    """Put run.json in place, in one step, after all that it lists."""
     store.replace("run.json", (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode())
 
 

@@ -36,6 +36,8 @@ from pipeline.pins import absolute, check_pins, pins
 from pipeline.plan import Plan, auto_chunk_rows, make_plan, read_plan
 from pipeline.presence import at_work
 from pipeline.progress import RunProgress
+from pipeline.quoting.saved_quote import keep_quote
+from pipeline.report.document import Options
 from pipeline.stores.opening import open_store
 from pipeline.stores.read_only import refuse_if_cleaned
 from pipeline.stores.run_store import RunStore
@@ -48,7 +50,7 @@ class Request:
     """What a user asks for.
 
     input: INPUT as given; out: the run folder; limit: only so many rows of the input; base: a finished run, from which
-    unchanged images are carried over.
+    unchanged images are carried over; quote: what `ramfleet quote --json` wrote, for the report.
     """
 
     input: str
@@ -56,6 +58,7 @@ class Request:
     config: Config
     limit: int | None = None
     base: str | None = None
+    quote: bytes | None = None
 
     @property
     def bundle(self) -> Path:
@@ -66,12 +69,14 @@ class Request:
 
 @dataclass(frozen=True)
 class Result:
-    """What came of it. images: finished by this driver in `seconds`, replicas' start included."""
+    """What came of it. images: finished by this driver in `seconds`, replicas' start included; has_report: whether
+    report.html was written."""
 
     store: RunStore
     published: Published
     images: int
     seconds: float
+    has_report: bool
 
 
 def tag(request: Request, console: Console, replica_class: type = Replica) -> Result:
@@ -94,9 +99,11 @@ def tag(request: Request, console: Console, replica_class: type = Replica) -> Re
         with _on_cluster(request, store, dtype, console) as shape:
             plan = _plan(store, opened, base, request, asked, shape, console) if isinstance(opened, Input) else opened
             images, seconds = _tag_pending(request, store, plan, FirstPass(), shape, console, replica_class)
+    if request.quote is not None:
+        keep_quote(store, request.quote)
     with console.status("writing the tables"):
-        published = finalize(store)
-    return Result(store, published, images, seconds)
+        published = finalize(store, Options.of(request.config) if request.config.run.report else None)
+    return Result(store, published, images, seconds, request.config.run.report)
 
 
 def work_on(

@@ -295,13 +295,13 @@ class Fleet:
 
     async def _start_replica(self, replica_id: str, slot: Slot, request: Request | None) -> None:
         started = time.monotonic()
+        self._log.write(
+            "replica_started", replica=replica_id, node=slot.node_id, lane=slot.lane, num_gpus=slot.placement.num_gpus
+        )
         me = ray.get_runtime_context().current_actor
         every_s = self._spec.config.fleet.sample_every_s
         handle = start_actor(slot, self._spec.replica_class, self._spec.replica, me, replica_id, every_s)
         self._handles[replica_id] = handle
-        self._log.write(
-            "replica_started", replica=replica_id, node=slot.node_id, lane=slot.lane, num_gpus=slot.placement.num_gpus
-        )
         try:
             process = await handle.ready.remote()
         except RayError as error:

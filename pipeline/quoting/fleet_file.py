@@ -148,7 +148,7 @@ def parse_fleet(text: str, source: str) -> FleetFile:
     try:
         return FleetFile.model_validate(tree)
     except ValidationError as error:
-        raise ConfigError("\n".join(_explain(error, source))) from error
+        raise ConfigError("\n".join(explain_faults(error, source))) from error
 
 
 def dump_fleet(fleet: FleetFile) -> str:
@@ -168,7 +168,7 @@ def chosen_fleet(fleet: FleetFile, mix: Iterable[tuple[str, int]]) -> FleetFile:
     return fleet.model_copy(update={"nodes": tuple(nodes)})
 
 
-def _explain(error: ValidationError, source: str) -> list[str]:
+def explain_faults(error: ValidationError, source: str) -> list[str]:
     """One line for each wrong field."""
     lines: dict[str, str] = {}
     for fault in error.errors():

@@ -5,16 +5,18 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from pipeline.config import FetchConfig, StorageConfig
+from pipeline.config import Config, FetchConfig, StorageConfig
 from pipeline.costs.ledger import Ledger, LedgerRow
 from pipeline.costs.prices import PriceTable
 from pipeline.costs.run_costs import ledger_of
 from pipeline.events import events_in_order
+from pipeline.quoting.saved_quote import SavedQuote, kept_quote
 from pipeline.report.attempts import Attempts, gather_attempts
 from pipeline.report.contact_sheet import Picture, contact_sheet
 from pipeline.report.finished_run import FinishedRun
 from pipeline.report.life import Life
 from pipeline.report.next_dollar import NextDollar, next_dollar
+from pipeline.report.predicted import Predicted, predicted
 from pipeline.report.rejects import RejectKind, gather_rejects
 from pipeline.report.tag_stats import TagStats, gather_tags
 
@@ -26,7 +28,7 @@ class Options:
     """What a report reads beyond the run.
 
     prices: to reckon with instead of those that were noted when nodes joined; pictures: of the sheet, 0 for none, all
-    within pictures_timeout_s.
+    within pictures_timeout_s; quote: to be held against the run, instead of the one that is kept in it.
     """
 
     prices: PriceTable | None = None
@@ -34,11 +36,18 @@ class Options:
     storage: StorageConfig = field(default_factory=StorageConfig)
     pictures: int = 24
     pictures_timeout_s: float = 10.0
+    quote: SavedQuote | None = None
+
+    @classmethod
+    def of(cls, config: Config) -> "Options":
+        """For the report at the end of a run."""
+        return cls(fetch=config.fetch, storage=config.storage)
 
 
 @dataclass(frozen=True)
 class Report:
-    """ledger: None where no attempt was recorded, as in a run that `ramfleet threshold` made."""
+    """ledger: None where no attempt was recorded, as in a run that `ramfleet threshold` made; predicted: None where no
+    quote is known."""
 
     root: str
     document: dict[str, Any]
@@ -50,6 +59,7 @@ class Report:
     pictures: list[Picture]
     ledger: Ledger | None
     next_dollar: NextDollar | None
+    predicted: Predicted | None
 
     @property
     def counts(self) -> dict[str, int]:
@@ -87,6 +97,7 @@ def make_report(run: FinishedRun, options: Options | None = None) -> Report:
         pictures=contact_sheet(tags.samples, options.fetch, options.storage, options.pictures_timeout_s),
         ledger=ledger,
         next_dollar=None if ledger is None else next_dollar(ledger, attempts, life),
+        predicted=None if ledger is None else _predicted(run, ledger, life, options.quote),
     )
 
 
@@ -96,6 +107,11 @@ def _ledger(run: FinishedRun, life: Life, prices: PriceTable | None) -> Ledger |
     if not run.has("telemetry"):
         return None
     return ledger_of(events, run.table("telemetry"), prices)
+
+
+def _predicted(run: FinishedRun, ledger: Ledger, life: Life, given: SavedQuote | None) -> Predicted | None:
+    quote = given or kept_quote(run.store)
+    return None if quote is None else predicted(quote, ledger, life.counts["died"] + life.counts["drained"])
 
 
 def as_dict(report: Report) -> dict[str, Any]:
@@ -111,6 +127,7 @@ def as_dict(report: Report) -> dict[str, Any]:
         "images_per_s": report.images_per_s,
         "cost": None if report.ledger is None else _cost(report.ledger),
         "next_dollar": None if report.next_dollar is None else _next_dollar(report.next_dollar),
+        "predicted": None if report.predicted is None else _compared(report.predicted),
         "attempts": dict(report.attempts.outcomes),
         "stage_seconds": dict(report.attempts.seconds),
         "cards": {name: _card(report, name) for name in report.attempts.cards},
@@ -159,6 +176,21 @@ def _cost(ledger: Ledger) -> dict[str, Any]:
 def _next_dollar(found: NextDollar) -> dict[str, Any]:
     levers = [asdict(lever) | {"dollars": _text(lever.dollars)} for lever in found.levers]
     return {"bottleneck": found.bottleneck.name, "brings": found.brings, "levers": levers}
+
+
+def _compared(found: Predicted) -> dict[str, Any]:
+    figures = {
+        figure.name: asdict(figure) | {"off": figure.off, "within": figure.is_within} for figure in found.figures
+    }
+    quoted, seen = found.preemptions
+    return {
+        "images": found.images,
+        "figures": figures,
+        "kinds": [asdict(kind) for kind in found.kinds],
+        "not_quoted": list(found.others),
+        "preemptions": {"quoted": quoted, "actual": seen},
+        "currency": found.currency,
+    }
 
 
 def _card(report: Report, name: str) -> dict[str, Any]:

@@ -46,6 +46,10 @@ def as_markdown(report: Report) -> str:
         unpriced = [f"- No price: {_safe(line)}" for line in report.ledger.unpriced]
         lines += ["", *unpriced, *([""] if unpriced else []), "## Where time goes", ""]
         lines += markdown_table(("", *views.SPLIT_NAMES), views.splits_table(report.ledger))
+    if report.predicted is not None:
+        lines += ["", "## Predicted and actual", ""]
+        lines += markdown_table(views.PREDICTED_COLUMNS, views.predicted_rows(report.predicted))
+        lines += ["", *markdown_table(views.KIND_COLUMNS, views.predicted_kinds(report.predicted))]
     if report.rejects:
         lines += ["", "## Rejects", ""]
         lines += markdown_table(

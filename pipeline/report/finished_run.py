@@ -18,11 +18,15 @@ BATCH_ROWS = 65_536
 
 
 class FinishedRun:
-    """The published tables of a run. Raises InputError for a folder without a run.json that can be read."""
+    """The published tables of a run.
 
-    def __init__(self, store: RunStore) -> None:
+    document: what its run.json is about to say, else it is read. Raises InputError for a folder without a run.json
+    that can be read.
+    """
+
+    def __init__(self, store: RunStore, document: dict[str, Any] | None = None) -> None:
         self.store = store
-        self.document = _read_document(store)
+        self.document = _read_document(store) if document is None else document
 
     @property
     def root(self) -> str:

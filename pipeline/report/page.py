@@ -7,8 +7,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from pipeline.report import views
-from pipeline.report.document import Report
+from pipeline.report.document import Options, Report, make_report
+from pipeline.report.finished_run import FinishedRun
 from pipeline.report.numbers import duration, money, plain, share
+
+REPORT = "report.html"
 
 
 def render(report: Report) -> str:
@@ -24,6 +27,12 @@ def render(report: Report) -> str:
     source, _, _ = PackageLoader("pipeline.report", ".").get_source(environment, "report.css")
     template = environment.get_template("report.html.j2")
     return template.render(r=report, v=views, money=money, css=Markup(source), **_shown(report))
+
+
+def write_report(run: FinishedRun, options: Options | None = None) -> str:
+    """Put the page into the run folder; its path or URL."""
+    run.store.replace(REPORT, render(make_report(run, options)).encode())
+    return f"{run.root}/{REPORT}"
 
 
 def _code(text: str) -> Markup:

@@ -15,11 +15,17 @@ from pipeline.report.charts import Bar, MarkRow
 from pipeline.report.document import Report
 from pipeline.report.life import MarkKind, Samples
 from pipeline.report.numbers import counted, duration, money, plain, share, size, unit
+from pipeline.report.predicted import Figure, Predicted
 from pipeline.report.sketch import Sketch
 from pipeline.report.tag_stats import TagStats
 
 NO_PRICES = "no price is known for these nodes: give --prices with one (docs/costs.md)"
 NO_TELEMETRY = "No attempt was recorded: the rows of this run were made from those of another, without a model."
+
+NO_QUOTE = (
+    "No quote is kept with this run: `ramfleet quote … --json > quote.json` before it, then `ramfleet tag … --quote "
+    "quote.json`, or `ramfleet report RUN --quote quote.json`."
+)
 
 _MOST_BARS = 24
 _MOST_NODES = 500
@@ -179,6 +185,55 @@ def _cost_row(row: LedgerRow, currency: str) -> list[str]:
         amount(row.dollars_per_1000),
         "–" if row.images_per_dollar is None else plain(row.images_per_dollar),
         amount(row.dollars_per_tagged),
+    ]
+
+
+PREDICTED_COLUMNS = ("", "quoted", "four of five simulated runs", "actual", "off by", "")
+"""Heads of the columns of `predicted_rows`."""
+
+KIND_COLUMNS = ("", "nodes quoted", "nodes there", "images/s of a card quoted", "actual", "off by",
+                "share of images quoted", "actual")  # fmt: skip
+"""Heads of the columns of `predicted_kinds`."""
+
+
+def predicted_rows(found: Predicted) -> list[list[str]]:
+    """What was quoted for the whole run beside what it was."""
+    rows = [_predicted_row(figure, found.currency) for figure in found.figures]
+    quoted, seen = found.preemptions
+    return [*rows, ["nodes preempted", plain(quoted), "–", f"{seen:,}", "–", ""]]
+
+
+def _predicted_row(figure: Figure, currency: str) -> list[str]:
+    def text(value: float | None) -> str:
+        if value is None:
+            return "not known"
+        if figure.unit == "money":
+            return money(value, currency)
+        return duration(value) if figure.unit == "seconds" else plain(value)
+
+    within = {None: "", True: "as expected", False: "outside"}[figure.is_within]
+    spread = f"{text(figure.low)} to {text(figure.high)}"
+    return [figure.name, text(figure.expected), spread, text(figure.actual), _off(figure.off), within]
+
+
+def _off(part: float | None) -> str:
+    return "–" if part is None else f"{100 * part:+.1f} %"
+
+
+def predicted_kinds(found: Predicted) -> list[list[str]]:
+    """The same for each kind of node."""
+    return [
+        [
+            kind.name,
+            f"{kind.quoted_nodes:,}",
+            f"{kind.nodes:,}",
+            plain(kind.quoted_rate),
+            "–" if kind.rate is None else plain(kind.rate),
+            "–" if kind.rate is None or not kind.quoted_rate else _off(kind.rate / kind.quoted_rate - 1),
+            share(kind.quoted_share),
+            "–" if kind.share is None else share(kind.share),
+        ]
+        for kind in found.kinds
     ]
 
 
