@@ -34,7 +34,8 @@ def draw_pictures(folder: Path, number: int, size: tuple[int, int] = (96, 72)) -
 
 @dataclass
 class Run:
-    """One `ramfleet tag` command. program: what is run instead of `ramfleet`, such as a test's own entry point."""
+    """One `ramfleet tag` command. program: what is run instead of `ramfleet`, such as a test's own entry point; more:
+    further arguments."""
 
     input: Path | str
     out: Path
@@ -43,12 +44,13 @@ class Run:
     environment: dict[str, str] = field(default_factory=dict)
     output: str = ""
     program: list[str] = field(default_factory=lambda: [sys.executable, "-m", "jobs.main"])
+    more: list[str] = field(default_factory=list)
 
     def start(self) -> subprocess.Popen[str]:
         arguments = [str(self.input), "--out", str(self.out), "--model", str(self.bundle)]
         settings = [part for option in self.options for part in ("--set", option)]
         return subprocess.Popen(
-            [*self.program, "tag", *arguments, *settings],
+            [*self.program, "tag", *arguments, *settings, *self.more],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

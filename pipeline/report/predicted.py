@@ -8,6 +8,8 @@ from pipeline.costs.ledger import Ledger, LedgerRow
 from pipeline.quoting.saved_quote import Drawn, QuotedKind, SavedQuote
 
 Unit = Literal["seconds", "money", "rate"]
+PER_MONEY = "images for the money"
+"""Name of the figure of images for one unit of the currency."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,7 @@ def _figures(quote: SavedQuote, ledger: Ledger) -> list[Figure]:
     if elapsed and seconds.p10:
         figures.append(_rate("images/s", quote.images, seconds, run.images / elapsed))
     if dollars is not None and dollars.p10:
-        figures.append(_rate("images for the money", quote.images, dollars, run.images / cost if cost else None))
+        figures.append(_rate(PER_MONEY, quote.images, dollars, run.images / cost if cost else None))
     return figures
 
 

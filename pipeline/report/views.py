@@ -15,7 +15,7 @@ from pipeline.report.charts import Bar, MarkRow
 from pipeline.report.document import Report
 from pipeline.report.life import MarkKind, Samples
 from pipeline.report.numbers import counted, duration, money, plain, share, size, unit
-from pipeline.report.predicted import Figure, Predicted
+from pipeline.report.predicted import PER_MONEY, Figure, Predicted
 from pipeline.report.sketch import Sketch
 from pipeline.report.tag_stats import TagStats
 
@@ -188,7 +188,7 @@ def _cost_row(row: LedgerRow, currency: str) -> list[str]:
     ]
 
 
-PREDICTED_COLUMNS = ("", "quoted", "four of five simulated runs", "actual", "off by", "")
+PREDICTED_COLUMNS = ("", "quoted", "actual", "off by", "four of five simulated runs", "")
 """Heads of the columns of `predicted_rows`."""
 
 KIND_COLUMNS = ("", "nodes quoted", "nodes there", "images/s of a card quoted", "actual", "off by",
@@ -200,7 +200,7 @@ def predicted_rows(found: Predicted) -> list[list[str]]:
     """What was quoted for the whole run beside what it was."""
     rows = [_predicted_row(figure, found.currency) for figure in found.figures]
     quoted, seen = found.preemptions
-    return [*rows, ["nodes preempted", plain(quoted), "–", f"{seen:,}", "–", ""]]
+    return [*rows, ["nodes preempted", plain(quoted), f"{seen:,}", "–", "–", ""]]
 
 
 def _predicted_row(figure: Figure, currency: str) -> list[str]:
@@ -213,7 +213,8 @@ def _predicted_row(figure: Figure, currency: str) -> list[str]:
 
     within = {None: "", True: "as expected", False: "outside"}[figure.is_within]
     spread = f"{text(figure.low)} to {text(figure.high)}"
-    return [figure.name, text(figure.expected), spread, text(figure.actual), _off(figure.off), within]
+    name = f"images for {unit(currency)}" if figure.name == PER_MONEY else figure.name
+    return [name, text(figure.expected), text(figure.actual), _off(figure.off), spread, within]
 
 
 def _off(part: float | None) -> str:

@@ -94,8 +94,8 @@ def test_the_whole_job(
     tmp_path: Path,
     request: pytest.FixtureRequest,
 ) -> None:
-    """Manifest, images and run in buckets: tagged, published, verified and read back by pandas; the same rows as on
-    disk; and no key is left anywhere."""
+    """Manifest, images and run in buckets: tagged, published, reported, verified and read back by pandas; the same rows
+    as on disk; and no key is left anywhere."""
     run.input = manifest
     # Short, as Ray's sockets lie below it.
     temporary = Path(tempfile.mkdtemp(prefix="rf-"))
@@ -120,6 +120,11 @@ def test_the_whole_job(
     assert len(pd.read_parquet(f"{run.out}/tags", storage_options=options)) == PICTURES
     status = json.loads(command("status", run.out, "--json"))
     assert (status["state"], status["images_done"], status["rejects"]) == ("complete", PICTURES + 1, {"empty": 1})
+    assert b"<img" in store.read("report.html")  # its pictures were read from the bucket once more
+    figures = json.loads(command("report", run.out, "--json"))
+    assert figures["cost"]["run"]["images"] == PICTURES + 1
+    same = json.loads(command("compare", run.out, run.out, "--json"))
+    assert same["agreement"]["same"] == PICTURES
     assert "no fault" in command("verify", run.out)
     assert "complete" in command("finalize", run.out)
     assert "nothing was left to do" in run.finish()

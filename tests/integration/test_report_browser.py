@@ -1,5 +1,6 @@
 """The page of a report in a real browser: light and dark, wide and narrow, on paper."""
 
+import json
 import re
 from collections.abc import Iterator
 from itertools import pairwise
@@ -12,6 +13,7 @@ from PIL import Image, ImageDraw
 from playwright.sync_api import Browser, Page
 from synthetic_run import FLEET, Cards, vocabulary, write_run
 
+from pipeline.quoting.saved_quote import keep_quote
 from pipeline.report.document import make_report
 from pipeline.report.finished_run import FinishedRun
 from pipeline.report.page import render
@@ -100,6 +102,7 @@ def page_file(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
     store = LocalStore(folder / "run")
     if request.param == "usual":
         write_usual(store, folder)
+        keep_quote(store, QUOTE)
     elif request.param == "many":
         write_run(store, 60_000, 6_000, MANY, vocabulary(4_585))
     else:
@@ -107,6 +110,24 @@ def page_file(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
     path = folder / "report.html"
     path.write_text(render(make_report(FinishedRun(store))), encoding="utf-8")
     return path
+
+
+QUOTE = json.dumps(
+    {
+        "images": 200_000,
+        "currency": "USD",
+        "nodes": 15,
+        "simulated": {
+            "seconds": {"p10": 900.0, "p50": 1000.0, "p90": 1100.0},
+            "dollars": {"p10": 1.1, "p50": 1.25, "p90": 1.31},
+        },
+        "kinds": [
+            {"name": name, "card": name, "nodes": 5, "images_per_s": 42.0, "images": 1000.0, "dollars": 0.5,
+             "preemptions": 1.5}
+            for name in ("rtx3090-spot", "rtx2080", "never-rented")
+        ],
+    }
+).encode()  # fmt: skip
 
 
 def write_usual(store: LocalStore, folder: Path) -> None:
