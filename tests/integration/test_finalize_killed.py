@@ -29,6 +29,7 @@ from pipeline.stores import bucket_lock
 from pipeline.stores import bucket_store
 from pipeline.stores import local_store
 from pipeline.finalize import finalize
+from pipeline.report.document import Options
 from pipeline.stores.opening import open_store
 
 bucket_lock.STALE_S = 5
@@ -48,7 +49,7 @@ def counted(method):
 for kind in (local_store.LocalStore, bucket_store.BucketStore):
     for name in ("create", "upload", "replace", "delete"):
         setattr(kind, name, counted(getattr(kind, name)))
-finalize(open_store(sys.argv[1]))
+finalize(open_store(sys.argv[1]), Options(pictures=0))
 """
 """Finalize that is killed before its n-th write to the store, locks not counted."""
 
@@ -86,17 +87,18 @@ def expected(store: RunStore, tiny_bundle: Path, tmp_path: Path, monkeypatch: py
     return objects(other)
 
 
-def test_killed_at_five_points(store: RunStore, expected: dict[str, bytes]) -> None:
-    """While parts are written, before the vocabulary, before and after run.json, and while old parts are removed."""
+def test_killed_at_any_point(store: RunStore, expected: dict[str, bytes]) -> None:
+    """While parts are written, before the vocabulary and the report, before and after run.json, and while old parts are removed."""
     assert len([name for name in expected if name.startswith("tags/")]) == 3
-    writes = len(expected) + 2  # the vocabulary and run.json
-    for point in (1, len(expected) - 1, writes - 2, writes - 1, writes, writes + 1):
+    writes = len(expected) + 3  # the vocabulary, report.html and run.json
+    for point in (1, len(expected) - 1, writes - 3, writes - 2, writes - 1, writes, writes + 1):
         with run(store, point) as process:
             assert process.wait(timeout=90) == -signal.SIGKILL, process.stderr and process.stderr.read()
         document = json.loads(store.read("run.json"))
         listed = {name for names in document["parts"].values() for name in names}
         assert listed <= set(objects(store)), f"killed before write {point}"
         assert document["status"] == ("complete" if point >= writes else "incomplete")
+        assert store.exists("report.html") == (point >= writes - 1)
     with run(store, 1000) as process:
         assert process.wait(timeout=90) == 0
     assert objects(store) == expected
