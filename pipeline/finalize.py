@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -23,8 +24,7 @@ from pipeline.names import Naming
 from pipeline.parts import GROUP_ROWS, PartWriter, create_part
 from pipeline.plan import Plan, read_plan
 from pipeline.report.document import Options
-from pipeline.report.finished_run import FinishedRun
-from pipeline.report.page import REPORT, write_report
+from pipeline.report.finished_run import REPORT, FinishedRun
 from pipeline.run_document import run_document, write_run
 from pipeline.stores.read_ahead import read_ahead
 from pipeline.stores.read_only import refuse_if_cleaned
@@ -75,15 +75,21 @@ def finalize(store: RunStore, report: Options | None = None) -> Published:
         for _ in range(_ATTEMPTS):
             published = publish(store, plan)
             document = run_document(store, plan, published)
-            if report is None:
-                store.delete(REPORT)
-            else:
-                write_report(FinishedRun(store, document), report)
+            _report(store, document, report)
             write_run(store, document)
             _remove_others(store, published.parts)
             if not _lost(store, published.parts):
                 return published
     raise IncompleteError(f"{store.root}: another process removes parts while they are written; run finalize again")
+
+
+def _report(store: RunStore, document: dict[str, Any], options: Options | None) -> None:
+    from pipeline.report.page import write_report  # matplotlib, which nothing before this needs
+
+    if options is None:
+        store.delete(REPORT)
+    else:
+        write_report(FinishedRun(store, document), options)
 
 
 def publish(store: RunStore, plan: Plan) -> Published:

@@ -14,8 +14,7 @@ from pipeline.cards.slot_policy import Slot
 from pipeline.config import Config
 from pipeline.errors import ClusterError, ConfigError, StalledError, last_line
 from pipeline.stores.run_store import RunStore
-from ramcore.bundle import read_config
-from ramcore.describe import count_parameters
+from ramcore.bundle import stored_parameters
 
 PARITY = "plan/parity.json"
 
@@ -53,7 +52,7 @@ def _found(config: Config, bundle: Path, dtype: str, slot: Slot, console: Consol
     """What was measured; None for what is not."""
     if dtype == _TRUSTED:
         return None
-    large = sum(count_parameters(read_config(bundle)).values()) > LARGE_MODEL
+    large = stored_parameters(bundle) > LARGE_MODEL
     if large and slot.placement.device == "cpu":
         console.print(f"{dtype} is not checked against float64: on a CPU that would take long for a model of this size")
         return None

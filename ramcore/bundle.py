@@ -10,6 +10,7 @@ PyTorch is imported only where weights are read or written: reading a config or 
 """
 
 import hashlib
+import math
 import os
 import shutil
 import tempfile
@@ -18,6 +19,8 @@ from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import safetensors
 
 from ramcore.config import ModelConfig
 from ramcore.errors import BundleError
@@ -55,6 +58,16 @@ def read_config_and_vocabulary(dir: str | Path) -> tuple[ModelConfig, Vocabulary
 def read_tokenizer(dir: str | Path, config: ModelConfig) -> "Tokenizer | None":
     """The tokenizer of a tag2text bundle, None for other kinds. Raises `BundleError` where it does not fit."""
     return _fitting_tokenizer(_file(Path(dir), TOKENIZER_FILE) if config.caption else None, config)
+
+
+def stored_parameters(dir: str | Path) -> int:
+    """Values in the weights of a bundle, from the head of the file alone. Raises `BundleError`."""
+    path = weights_file(dir)
+    try:
+        with safetensors.safe_open(path, framework="np") as file:
+            return sum(math.prod(file.get_slice(key).get_shape()) for key in file.keys())  # noqa: SIM118 - no mapping
+    except (safetensors.SafetensorError, OSError) as error:
+        raise BundleError(f"{path} cannot be read: {error}; fetch or convert it again") from error
 
 
 def weights_file(dir: str | Path) -> Path:

@@ -141,12 +141,7 @@ def vram_bytes(config: ModelConfig, batch: int, bytes_per_value: int) -> int:
     estimate to plan with; `ramfleet calibrate` measures.
     """
     activations = batch * activation_bytes(config, bytes_per_value)
-    return weight_bytes(config, bytes_per_value) + activations + CUDA_CONTEXT_BYTES
-
-
-def weight_bytes(config: ModelConfig, bytes_per_value: int) -> int:
-    """Size of the weights in memory."""
-    return sum(count_parameters(config).values()) * bytes_per_value
+    return sum(count_parameters(config).values()) * bytes_per_value + activations + CUDA_CONTEXT_BYTES
 
 
 def activation_bytes(config: ModelConfig, bytes_per_value: int) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from pipeline.cards.profiles import GIB, CardProfile
-from ramcore.bundle import read_config
+from ramcore.bundle import read_config, stored_parameters
 from ramcore.config import ModelConfig
 from ramcore.describe import (
     CUDA_CONTEXT_BYTES,
@@ -19,7 +19,6 @@ from ramcore.describe import (
     count_flops,
     count_parameters,
     traffic_bytes,
-    weight_bytes,
 )
 
 LARGE_MODEL = 100_000_000
@@ -59,20 +58,23 @@ class ModelLoad:
 
 
 def model_load(bundle: str | Path, bundle_hash: str, captions: bool = False) -> ModelLoad:
-    """The load of a bundle, from its config alone. Raises BundleError."""
-    return load_of(read_config(bundle), bundle_hash, captions)
+    """The load of a bundle, without PyTorch. Raises BundleError."""
+    return load_of(read_config(bundle), bundle_hash, captions, stored_parameters(bundle))
 
 
-def load_of(config: ModelConfig, bundle_hash: str = "", captions: bool = False) -> ModelLoad:
-    """The load of a model of this config, whether there is a bundle of it or not."""
+def load_of(
+    config: ModelConfig, bundle_hash: str = "", captions: bool = False, parameters: int | None = None
+) -> ModelLoad:
+    """The load of a model of this config, whether there is a bundle of it or not; parameters: where they are known."""
+    parameters = parameters or sum(count_parameters(config).values())
     flops = sum(count_flops(config).values()) + (caption_flops(config) if captions else 0)
     sizes = VALUE_BYTES.items()
     return ModelLoad(
         bundle_hash=bundle_hash,
         tags=config.num_tags,
-        parameters=sum(count_parameters(config).values()),
+        parameters=parameters,
         flops=flops,
-        weight_bytes={dtype: weight_bytes(config, size) for dtype, size in sizes},
+        weight_bytes={dtype: parameters * size for dtype, size in sizes},
         activation_bytes={dtype: activation_bytes(config, size) for dtype, size in sizes},
         traffic_bytes={dtype: traffic_bytes(config, size, fused=False) for dtype, size in sizes},
         fused_traffic_bytes={dtype: traffic_bytes(config, size, fused=True) for dtype, size in sizes},

@@ -13,6 +13,8 @@ from pipeline.stores.run_store import RunStore
 from pipeline.tables import FORMAT_VERSION
 from ramcore.vocabulary import Vocabulary
 
+REPORT = "report.html"
+"""The page of a run, beside its run.json."""
 BATCH_ROWS = 65_536
 """Rows that are held in memory at a time."""
 

@@ -8,10 +8,8 @@ from markupsafe import Markup
 
 from pipeline.report import views
 from pipeline.report.document import Options, Report, make_report
-from pipeline.report.finished_run import FinishedRun
+from pipeline.report.finished_run import REPORT, FinishedRun
 from pipeline.report.numbers import duration, money, plain, share
-
-REPORT = "report.html"
 
 
 def render(report: Report) -> str:

@@ -88,7 +88,7 @@ def expected(store: RunStore, tiny_bundle: Path, tmp_path: Path, monkeypatch: py
 
 
 def test_killed_at_any_point(store: RunStore, expected: dict[str, bytes]) -> None:
-    """While parts are written, before the vocabulary and the report, before and after run.json, and while old parts are removed."""
+    """While parts are written, around the vocabulary, the report and run.json, and while old parts are removed."""
     assert len([name for name in expected if name.startswith("tags/")]) == 3
     writes = len(expected) + 3  # the vocabulary, report.html and run.json
     for point in (1, len(expected) - 1, writes - 3, writes - 2, writes - 1, writes, writes + 1):

@@ -13,8 +13,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import ramcore
-from ramcore.bundle import bundle_hash, demo_bundle, read_config, read_vocabulary, save_bundle
+from ramcore.bundle import bundle_hash, demo_bundle, read_config, read_vocabulary, save_bundle, stored_parameters
 from ramcore.config import ModelConfig, SwinConfig, ram_plus_preset, ram_preset, tag2text_preset
+from ramcore.describe import count_parameters
 from ramcore.errors import BundleError
 from ramcore.ram_plus import RamPlus
 
@@ -106,6 +107,20 @@ def test_missing_unexpected_and_misshapen_weights_are_listed(bundle):
     message = r"1 missing: fc\.bias; 1 unexpected: clip\.proj; 1 misshapen: image_proj\.bias \[7\] instead of \[512\]"
     with pytest.raises(BundleError, match=message):
         ramcore.load(bundle)
+
+
+@pytest.mark.parametrize("kind", ["tiny_bundle", "tiny_ram_bundle", "tiny_tag2text_bundle"])
+def test_parameters_are_counted_without_reading_them(kind, request):
+    """As the model has them, from the head of the file."""
+    bundle = request.getfixturevalue(kind)
+    assert stored_parameters(bundle) == sum(count_parameters(read_config(bundle)).values())
+
+
+def test_the_load_of_a_bundle_is_known_without_torch(tiny_bundle):
+    """The driver must not wait for the import of PyTorch's model libraries."""
+    program = f"import sys; from pipeline.cards.sizing import model_load; model_load({str(tiny_bundle)!r}, '')"
+    code = f"{program}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_truncated_weights_are_a_bundle_error(bundle):
