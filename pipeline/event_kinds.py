@@ -29,7 +29,7 @@ _LEASE = "the lease's id"
 _REPLICA = "the replica's id"
 _NODE = "Ray's id of the node"
 _NODE_TYPE = "the node's group or instance type"
-_CARD = "the card as Ray names it, or CPU"
+_CARD = "the card as Ray names it, or cpu"
 _WORK = "[chunk, first image, last image + 1, cut out of a struck chunk or not, to run alone or not]"
 
 _TABLE = (

@@ -173,6 +173,8 @@ class Tally:
 
     def _node(self, event: Mapping[str, Any]) -> None:
         if event["event"] == "node_joined":
+            if event["node"] in self._nodes:  # told again by a process of the Fleet that does not know
+                return
             price = event.get("price")
             per_hour, currency = (None, "") if price is None else (float(price["per_hour"]), price["currency"])
             kind = event["node_type"]
