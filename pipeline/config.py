@@ -168,7 +168,7 @@ class TelemetryConfig(_Section):
     otlp_endpoint: str | None = Field(None, pattern=r"^https?://")
     """OpenTelemetry collector, http://host:4318, that gets metrics and spans by OTLP over HTTP (docs/metrics.md)."""
     export_every_s: float = Field(10.0, ge=0.1)
-    """How often it gets them."""
+    """How often it gets them, in seconds."""
 
 
 def _one_or_many(value: Any) -> Any:

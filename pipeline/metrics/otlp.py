@@ -15,9 +15,8 @@ if TYPE_CHECKING:
     from pipeline.config import TelemetryConfig
 
 _SERVICE = "ramfleet"
-_REQUEST_TIMEOUT_S = 5.0
-_LAST_TIMEOUT_S = 5.0
-"""What an end of the work waits for a collector that does not answer."""
+_TIMEOUT_S = 3.0
+"""For a request; in the end of the work, for the last metrics and the last spans each."""
 
 
 def check_packages(config: "TelemetryConfig") -> None:
@@ -57,15 +56,16 @@ class Otlp:
         self._run, self._read = run, read
         self._complaint = _Complaint(redacted(base), say)
         resource = Resource.create({"service.name": _SERVICE, "ramfleet.run": run})
-        metrics = OTLPMetricExporter(endpoint=f"{base}/v1/metrics", timeout=_REQUEST_TIMEOUT_S)
+        metrics = OTLPMetricExporter(endpoint=f"{base}/v1/metrics", timeout=_TIMEOUT_S)
         self._reader = PeriodicExportingMetricReader(
             metrics,
             export_interval_millis=config.export_every_s * 1000,
-            export_timeout_millis=_REQUEST_TIMEOUT_S * 1000,
+            export_timeout_millis=_TIMEOUT_S * 1000,
         )
         self._meters = MeterProvider([self._reader], resource, shutdown_on_exit=False)
         self._tracers = TracerProvider(resource=resource, shutdown_on_exit=False)
-        spans = OTLPSpanExporter(endpoint=f"{base}/v1/traces", timeout=_REQUEST_TIMEOUT_S)
+        spans = OTLPSpanExporter(endpoint=f"{base}/v1/traces", timeout=_TIMEOUT_S)
+        self._exporters = (metrics, spans)
         self._tracers.add_span_processor(BatchSpanProcessor(spans, schedule_delay_millis=config.export_every_s * 1000))
         self._tracer = self._tracers.get_tracer(_SERVICE)
         meter = self._meters.get_meter(_SERVICE)
@@ -80,9 +80,12 @@ class Otlp:
             yield
 
     def close(self) -> None:
-        """Send what is left, if the collector answers within seconds."""
-        self._meters.shutdown(timeout_millis=_LAST_TIMEOUT_S * 1000)
-        self._tracers.force_flush(round(_LAST_TIMEOUT_S * 1000))
+        """Send what is left, if the collector answers within seconds; one that did not answer before is not asked."""
+        if self._complaint.said:
+            for exporter in self._exporters:
+                exporter.shutdown()
+        self._meters.shutdown(timeout_millis=_TIMEOUT_S * 1000)
+        self._tracers.force_flush(round(_TIMEOUT_S * 1000))
         self._tracers.shutdown()
         self._complaint.close()
 
@@ -103,14 +106,14 @@ class _Complaint(logging.Handler):
     def __init__(self, endpoint: str, say: Callable[[str], None]) -> None:
         super().__init__(logging.ERROR)
         self._endpoint, self._say = endpoint, say
-        self._said = False
+        self.said = False
         self._logger = logging.getLogger("opentelemetry")
         self._logger.addHandler(self)
 
     def emit(self, record: logging.LogRecord) -> None:
         """An exporter gave up on something."""
-        if not self._said:
-            self._said = True
+        if not self.said:
+            self.said = True
             self._say(
                 f"telemetry.otlp_endpoint={self._endpoint}: metrics and spans cannot be sent; the run goes on without: "
                 + " ".join(record.getMessage().split())[:200]
