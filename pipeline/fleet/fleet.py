@@ -283,9 +283,8 @@ class Fleet:
         events = sorted(read_events(self._spec.store, self._spec.session), key=lambda event: float(event["at"]))
         self._node_log.recall(events)
         for event in events:
-            if event["event"] not in EVENTS or EVENTS[event["event"]].writer != "fleet":
-                continue
-            self._tally.take(event)
+            if EVENTS[event["event"]].writer == "fleet":
+                self._tally.take(event)
             if event["event"] == "strike":
                 self._book.strike(Work(*event["work"]))
 

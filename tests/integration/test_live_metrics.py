@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
 import pytest
 from otlp_receiver import Receiver, receiving
 from prometheus_client.parser import text_string_to_metric_families
 from ray.cluster_utils import Cluster
-from runs import Run, ended, finish
+from runs import Run, ended, finish, kill, wait_until
 
 from pipeline.events import events_in_order
 from pipeline.metrics.kinds import METRICS, RAY_PREFIX, RUN
@@ -25,6 +26,9 @@ PICTURES = demo_bundle().parent / "pictures"
 ROWS = 300
 _EXPORT_S = 60.0
 """Ray's processes tell their node's agent every ten seconds; a busy machine takes longer."""
+
+_WITH_TIME = {"ramfleet_node_seconds_total", "ramfleet_cost_total"}
+"""Counters that time alone moves."""
 
 Series = dict[frozenset[tuple[str, str]], float]
 
@@ -52,7 +56,10 @@ def manifest(tmp_path: Path) -> Path:
 
 
 def run_on(cluster: Cluster, input: Path, out: Path, *options: str) -> Run:
-    always = ["plan.chunk_rows=16", f"fetch.allow_roots=['{PICTURES}']", "fleet.sample_every_s=1"]
+    """On nodes that cost 3.6 an hour: a thousandth each second."""
+    prices = input.with_name("prices.yaml")
+    prices.write_text("prices: [{card: cpu, per_hour: 3.6}]\n")
+    always = ["plan.chunk_rows=16", f"fetch.allow_roots=['{PICTURES}']", "fleet.sample_every_s=1", f"prices={prices}"]
     return Run(input, out, demo_bundle(), [*always, *options], {"RAY_ADDRESS": cluster.address})
 
 
@@ -107,6 +114,8 @@ def assert_agrees(values: dict[str, Series], out: Path) -> None:
     assert sum(values["ramfleet_model_images_total"].values()) == counts["tagged"]
     (node_seconds,) = values["ramfleet_node_seconds_total"].values()
     assert node_seconds == pytest.approx(document["cost"]["node_seconds"], abs=5)
+    (cost,) = values["ramfleet_cost_total"].values()
+    assert cost == pytest.approx(document["cost"]["total"], abs=0.005)
 
 
 def assert_made_of_events(values: dict[str, Series], out: Path) -> None:
@@ -114,7 +123,7 @@ def assert_made_of_events(values: dict[str, Series], out: Path) -> None:
     tally = Tally()
     tally.take_all(events_in_order(LocalStore(out)))
     for name, series in tally.values().items():
-        if METRICS[name].kind == "counter" and name != "ramfleet_node_seconds_total":
+        if METRICS[name].kind == "counter" and name not in _WITH_TIME:
             expected = {
                 labelled(out, **dict(zip(METRICS[name].labels, labels, strict=True))): number
                 for labels, number in series.items()
@@ -157,6 +166,29 @@ def test_a_collector_gets_metrics_and_spans(cluster: Cluster, manifest: Path, tm
     assert receiver.resources[-1]["service.name"] == "ramfleet"
     assert "ramfleet_cpu_utilization_ratio" in receiver.values
     assert_spans(receiver)
+
+
+def test_counts_survive_the_death_of_the_fleet(cluster: Cluster, manifest: Path, tmp_path: Path) -> None:
+    """Its next process counts what the log has of the one before, and no replica twice."""
+    with receiving() as receiver:
+        options = [f"telemetry.otlp_endpoint={receiver.endpoint}", "telemetry.export_every_s=0.5"]
+        run = run_on(cluster, manifest, tmp_path / "run", *options)
+        with ended(run.start()) as process:
+            wait_until(process, lambda: run.committed() >= 2)
+            (fleet,) = processes_of(cluster, "ray::Fleet")
+            kill(fleet)
+            finish(process)
+    assert_made_of_events(receiver.values, run.out)
+    assert len([event for event in events_in_order(LocalStore(run.out)) if event["event"] == "fleet_started"]) == 2
+    assert sum(receiver.values["ramfleet_replicas"].values()) == 1
+    assert sum(receiver.values["ramfleet_images_total"].values()) == ROWS
+
+
+def processes_of(cluster: Cluster, title: str) -> list[psutil.Process]:
+    """Processes of the cluster's workers whose title contains the text."""
+    (raylet,) = cluster.head_node.all_processes["raylet"]
+    below = psutil.Process(raylet.process.pid).children(recursive=True)
+    return [process for process in below if title in " ".join(process.cmdline())]
 
 
 def assert_spans(receiver: Receiver) -> None:
