@@ -1,6 +1,7 @@
 """`ramfleet status RUN`: how far a run is, and who works on it; from its folder alone, on any machine."""
 
 import json
+import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,25 +11,56 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from pipeline.status import Status, Worker
+    from pipeline.stores.run_store import RunStore
 
 _WORKERS = 5
+_PAUSE = 10
+"""Times what a look at the run took: so much is waited before the next."""
 
 
 def status(
     run: Annotated[str, typer.Argument(help="The run folder, or s3://bucket/prefix.")],
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object, for programs.")] = False,
+    events: Annotated[
+        bool, typer.Option("--events", help="The run's events instead, one JSON object a line (docs/events.md).")
+    ] = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Go on, with what is new, until nobody works on the run.")
+    ] = False,
 ) -> None:
     """Show the progress of a run from its folder alone: chunks, images, rates, rejects, who works on it."""
     from rich.console import Console
 
+    from pipeline.follow import POLL_S
     from pipeline.status import run_status
     from pipeline.stores.opening import open_store
 
-    found = run_status(open_store(run))
-    if as_json:
-        typer.echo(json.dumps(found.as_dict(), indent=2, ensure_ascii=False))
-    else:
-        _print(Console(soft_wrap=True), found)
+    store = open_store(run)
+    if events:
+        _print_events(store, follow)
+        return
+    console = Console(soft_wrap=True)
+    while True:
+        began = time.monotonic()
+        found = run_status(store)
+        if as_json:
+            typer.echo(json.dumps(found.as_dict(), indent=None if follow else 2, ensure_ascii=False))
+        else:
+            _print(console, found)
+        if not (follow and found.is_at_work):
+            return
+        time.sleep(max(POLL_S, _PAUSE * (time.monotonic() - began)))
+        if console.is_terminal and not as_json:
+            console.clear()
+
+
+def _print_events(store: "RunStore", follow: bool) -> None:
+    from pipeline.follow import EventTail, follow_events
+    from pipeline.status import plan_of
+
+    plan_of(store)
+    for event in follow_events(store) if follow else EventTail(store).new():
+        typer.echo(json.dumps(event, ensure_ascii=False))
 
 
 def _print(console: "Console", found: "Status") -> None:

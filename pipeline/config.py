@@ -164,6 +164,15 @@ class RunConfig(_Section):
     """Write report.html in the end; it reads a few of the pictures once more."""
 
 
+class TelemetryConfig(_Section):
+    """What is told to the outside while a run works."""
+
+    otlp_endpoint: str | None = Field(None, pattern=r"^https?://")
+    """OpenTelemetry collector, http://host:4318, that gets metrics and spans by OTLP over HTTP (docs/metrics.md)."""
+    export_every_s: float = Field(10.0, ge=0.1)
+    """How often it gets them, in seconds."""
+
+
 def _one_or_many(value: Any) -> Any:
     many = (value,) if isinstance(value, str) else () if value is None else value
     if not isinstance(many, list | tuple) or not all(isinstance(item, str) for item in many):
@@ -183,6 +192,7 @@ class Config(_Section):
     output: OutputConfig = OutputConfig()
     fleet: FleetConfig = FleetConfig()
     run: RunConfig = RunConfig()
+    telemetry: TelemetryConfig = TelemetryConfig()
     prices: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(_one_or_many)] = ()
     """File of prices, or a list of them: SkyPilot's CSV, or YAML (docs/costs.md); they win over the package's table."""
 

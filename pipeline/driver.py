@@ -1,5 +1,6 @@
 """The driver's loop: keeps chunks flowing until all are committed, shows it, and knows when to stop."""
 
+import json
 import logging
 import queue
 import threading
@@ -16,6 +17,7 @@ from pipeline.fleet.remote import ask
 from pipeline.flow import ChunkFlow, FlowShape
 from pipeline.handover import commit_and_log
 from pipeline.job import Job
+from pipeline.metrics.meter import Meter
 from pipeline.outage import OutageGuard
 from pipeline.plan import Plan
 from pipeline.progress import RunProgress
@@ -29,25 +31,32 @@ _GIVING_UP_S = 10.0
 
 
 def drive(
-    job: Job, plan: Plan, fleet: Any, shape: FlowShape, progress: RunProgress, source_exists: Callable[[], bool]
+    job: Job,
+    plan: Plan,
+    fleet: Any,
+    shape: FlowShape,
+    progress: RunProgress,
+    meter: Meter,
+    source_exists: Callable[[], bool],
 ) -> None:
     """Tag every pending chunk.
 
     source_exists: whether INPUT itself is still there, asked when images could not be fetched.
     Raises StoppedError when it can go on later, RunError if it cannot or if a whole round committed nothing.
     """
-    log = EventLog(job.store, job.session, "driver")
+    log = EventLog(job.store, job.session, "driver", heard=meter.take)
     guard = OutageGuard(job.config.run.max_reject_share)
     pending = job.work.pending(job.store, plan)
     spilled_before = spilled_bytes()
     while pending:
         ask(fleet, "expect", min(progress.left, sum(plan.chunk_rows(chunk) for chunk in pending)))
-        work = Round(job, fleet, progress, pending)
-        for outcome in work.outcomes(ChunkFlow(job, fleet, pending, shape)):
-            if outcome["outcome"] == "failed":
-                raise StoppedError(f"{outcome['detail']}. Run the same command again when that is mended")
-            progress.add(outcome["rows"], outcome["rejects"])
-            _commit_held(job, log, guard.add(outcome))
+        work = Round(job, fleet, progress, meter, pending)
+        with meter.span("round", chunks=len(pending)):
+            for outcome in work.outcomes(ChunkFlow(job, fleet, pending, shape)):
+                if outcome["outcome"] == "failed":
+                    raise StoppedError(f"{outcome['detail']}. Run the same command again when that is mended")
+                progress.add(outcome["rows"], outcome["rejects"])
+                _commit_held(job, log, guard.add(outcome))
         if guard.held_rows and job.config.run.max_reject_share < 1 and not source_exists():
             raise OutageError(
                 f"INPUT is not there any more, and {guard.held_rows} images with fetch failures among them were not "
@@ -58,8 +67,8 @@ def drive(
         if len(left) >= len(pending):
             raise RunError(f"{len(left)} chunks could not be committed in a whole round: see {job.store.root}/events")
         pending = left
-    _look(fleet, progress)
     _note_spilling(spilled_before, log, progress)
+    _look(fleet, progress, meter, 0)
 
 
 def _note_spilling(before: int | None, log: EventLog, progress: RunProgress) -> None:
@@ -85,10 +94,11 @@ class Round:
     too, as Ray Data may have ended the others.
     """
 
-    def __init__(self, job: Job, fleet: Any, progress: RunProgress, chunks: Iterable[int]) -> None:
+    def __init__(self, job: Job, fleet: Any, progress: RunProgress, meter: Meter, chunks: Iterable[int]) -> None:
         self._job = job
         self._fleet = fleet
         self._progress = progress
+        self._meter = meter
         self._left = set(chunks)
         self._spare: ChunkWorker | None = None
         self._over = threading.Event()
@@ -127,13 +137,16 @@ class Round:
                 yield from self._look()
 
     def _first(self, outcome: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        """A chunk's first outcome: one that was taken over may have a second."""
+        """A chunk's first outcome: one that was taken over may have a second, though the first to commit."""
+        commit = outcome.get("commit")
+        if commit is not None:
+            self._meter.take(json.loads(commit))
         if outcome["chunk"] in self._left:
             self._left.remove(outcome["chunk"])
             yield outcome
 
     def _look(self) -> Iterator[dict[str, Any]]:
-        status = _look(self._fleet, self._progress)
+        status = _look(self._fleet, self._progress, self._meter, len(self._left))
         for outcome in status.outcomes:
             yield from self._first(outcome)
         if status.dead_holders and self._spare is None:
@@ -171,7 +184,7 @@ def _cause(error: BaseException) -> BaseException:
     return error
 
 
-def _look(fleet: Any, progress: RunProgress) -> FleetStatus:
+def _look(fleet: Any, progress: RunProgress, meter: Meter, chunks_left: int) -> FleetStatus:
     try:
         status: FleetStatus = ask(fleet, "status", progress.left)
     except RayError as error:
@@ -183,6 +196,7 @@ def _look(fleet: Any, progress: RunProgress) -> FleetStatus:
     for notice in status.notices:
         progress.say(notice)
     progress.show(status.images_under_way, _note(status))
+    meter.update(status.metrics, progress.total, progress.left, chunks_left)
     return status
 
 

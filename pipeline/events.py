@@ -10,16 +10,17 @@ import re
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import groupby
 from typing import Any
 
 from pipeline.errors import StoreError
+from pipeline.event_kinds import ALWAYS
 from pipeline.stores.run_store import RunStore
 
-_PREFIX = "events/"
-_ALWAYS_THERE = {"at", "session", "event"}
+LOGS = "events/"
+"""Folder of a run that holds its log."""
 _ROLLED = re.compile(r"(\.\d+)?\.jsonl$")
 """End of a log's name; on object storage a log is several numbered objects."""
 
@@ -30,20 +31,30 @@ class EventLog:
 
     The log is for accounts, not for results: if it cannot be written, that is said on standard error, and work goes on.
 
-    session: the driver process that this belongs to; writer: what writes, such as "fleet".
+    session: the driver process that this belongs to; writer: what writes, such as "fleet"; heard: told of each event.
     """
 
-    def __init__(self, store: RunStore, session: str, writer: str) -> None:
-        self._log = store.append_log(f"{_PREFIX}{session}-{writer}-{uuid.uuid4().hex[:8]}")
+    def __init__(
+        self,
+        store: RunStore,
+        session: str,
+        writer: str,
+        heard: Callable[[dict[str, Any]], None] | None = None,
+    ) -> None:
+        self._log = store.append_log(f"{LOGS}{session}-{writer}-{uuid.uuid4().hex[:8]}")
         self._session = session
+        self._heard = heard
 
-    def write(self, event: str, **fields: Any) -> None:
-        """Append one event; `at` is seconds since 1970."""
+    def write(self, event: str, **fields: Any) -> dict[str, Any]:
+        """Append one event of docs/events.md; the whole of it, where `at` is seconds since 1970."""
         record = {"at": round(time.time(), 3), "session": self._session, "event": event, **fields}
         try:
             self._log.write(json.dumps(record) + "\n")
         except (OSError, StoreError) as error:
             print(f"event {event} is not in the log: {error}", file=sys.stderr)  # noqa: T201 - goes to the worker's log
+        if self._heard is not None:
+            self._heard(record)
+        return record
 
     def close(self) -> None:
         """The whole log is in the store when this returns, if the store answers."""
@@ -55,15 +66,15 @@ def read_events(store: RunStore, session: str | None = None) -> Iterator[dict[st
 
     Lines that are not whole, such as a killed writer leaves behind, are passed over.
     """
-    for name in sorted(store.list(_PREFIX)):
-        if session is None or name.startswith(f"{_PREFIX}{session}-"):
+    for name in sorted(store.list(LOGS)):
+        if session is None or name.startswith(f"{LOGS}{session}-"):
             yield from _read(store, name)
 
 
 def events_in_order(store: RunStore) -> Iterator[dict[str, Any]]:
     """All events of a run, one session after the other, in each by time; memory does not grow with their number."""
-    names = sorted(store.list(_PREFIX))
-    for _, of_session in groupby(names, key=lambda name: name.removeprefix(_PREFIX).split("-", 1)[0]):
+    names = sorted(store.list(LOGS))
+    for _, of_session in groupby(names, key=lambda name: name.removeprefix(LOGS).split("-", 1)[0]):
         logs = groupby(of_session, key=lambda name: _ROLLED.sub("", name))
         streams = [_chained(store, list(log)) for _, log in logs]
         yield from heapq.merge(*streams, key=lambda event: float(event["at"]))
@@ -79,5 +90,10 @@ def _read(store: RunStore, name: str) -> Iterator[dict[str, Any]]:
         for line in lines:
             with suppress(json.JSONDecodeError):
                 event = json.loads(line)
-                if isinstance(event, dict) and event.keys() >= _ALWAYS_THERE:
+                if is_event(event):
                     yield event
+
+
+def is_event(value: Any) -> bool:
+    """Whether a line of a log holds an event."""
+    return isinstance(value, dict) and value.keys() >= ALWAYS.keys()

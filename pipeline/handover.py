@@ -1,6 +1,7 @@
 """The hand-over: leases a replica for each chunk, sends the pixels by reference, awaits the tags, commits."""
 
 import asyncio
+import json
 import time
 import uuid
 from collections import Counter
@@ -36,10 +37,12 @@ OUTCOME_SCHEMA = pa.schema(
         ("rejects", pa.list_(pa.string())),
         ("held", pa.large_binary()),
         ("detail", pa.string()),
+        ("commit", pa.string()),
     ]
 )
 """What became of a chunk: outcome is "committed", "beaten" (another driver was first), "held" (it has rejects that
-may mean an outage: the driver decides, the finished table is in `held`) or "failed" (the store refused: `detail`)."""
+may mean an outage: the driver decides, the finished table is in `held`) or "failed" (the store refused: `detail`).
+commit: the event of the commit as JSON, where one was tried."""
 
 
 @dataclass
@@ -190,10 +193,10 @@ class HandOver:
         if outcome["retriable"]:
             return {**outcome, "outcome": "held", "held": to_ipc(table)}
         try:
-            first = await asyncio.to_thread(commit_and_log, self._job, self._log, chunk, table)
+            commit = await asyncio.to_thread(commit_and_log, self._job, self._log, chunk, table)
         except StoreError as error:
             return {**outcome, "outcome": "failed", "detail": str(error)}
-        return {**outcome, "outcome": "committed" if first else "beaten"}
+        return {**outcome, "outcome": "committed" if commit["first"] else "beaten", "commit": json.dumps(commit)}
 
     def _attempt(self, decoded: DecodedChunk, course: _Course) -> dict[str, Any]:
         return {
@@ -208,8 +211,8 @@ class HandOver:
         }
 
 
-def commit_and_log(job: Job, log: EventLog, chunk: int, table: pa.Table) -> bool:
-    """Commit a chunk and write down how long that took; False if another was first.
+def commit_and_log(job: Job, log: EventLog, chunk: int, table: pa.Table) -> dict[str, Any]:
+    """Commit a chunk and write down how long that took; the event, whose `first` is false if another was first.
 
     Raises StoreError if it cannot be written, or if the run folder has been removed meanwhile.
     """
@@ -220,5 +223,12 @@ def commit_and_log(job: Job, log: EventLog, chunk: int, table: pa.Table) -> bool
     seconds = round(time.perf_counter() - start, 6)
     rejects = dict(Counter(table["error_kind"].drop_null().to_pylist()))
     generation = job.work.generation(chunk)
-    log.write("commit", chunk=chunk, generation=generation, first=first, commit_s=seconds, rejects=rejects)
-    return first
+    return log.write(
+        "commit",
+        chunk=chunk,
+        generation=generation,
+        first=first,
+        commit_s=seconds,
+        images=table.num_rows,
+        rejects=rejects,
+    )

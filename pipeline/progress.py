@@ -54,6 +54,11 @@ class RunProgress:
         return time.monotonic() - self._started
 
     @property
+    def total(self) -> int:
+        """Planned rows of the run."""
+        return self._total
+
+    @property
     def finished(self) -> int:
         """Rows that this driver has finished."""
         return self._finished

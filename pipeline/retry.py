@@ -17,6 +17,7 @@ from pipeline.errors import ConfigError, InputError, PinnedError, StoppedError
 from pipeline.events import read_events
 from pipeline.finalize import finalize
 from pipeline.fleet.replica import Replica
+from pipeline.metrics.meter import metered
 from pipeline.passes import RetryPass
 from pipeline.plan import Plan, read_plan
 from pipeline.report.document import Options
@@ -134,8 +135,9 @@ def retry(run: str, kinds: frozenset[str], config: Config, console: Console, rep
     with console.status("looking for rejects"):
         work, by_kind = find_rejects(store, plan, kinds)
     images, seconds = 0, 0.0
-    if work.base:
-        images, seconds = work_on(request, store, plan, work, console, replica_class)
-    with console.status("writing the tables"):
-        published = finalize(store, Options.of(config) if config.run.report else None)
+    with metered(store.root, "retry", config, console) as meter:
+        if work.base:
+            images, seconds = work_on(request, store, plan, work, meter, console, replica_class)
+        with console.status("writing the tables"), meter.span("finalize"):
+            published = finalize(store, Options.of(config) if config.run.report else None)
     return Retried(by_kind.total(), dict(by_kind), Result(store, published, images, seconds, config.run.report))

@@ -16,7 +16,7 @@ from pipeline.stores.run_store import Entry, RunStore
 
 _RECENT_S = 600.0
 """The recent rate is taken over the chunks that were committed in so many seconds before the last."""
-_AT_WORK_S = 90.0
+AT_WORK_S = 90.0
 """A driver is taken to be at work if any of its processes wrote an event in so many seconds."""
 
 
@@ -57,6 +57,11 @@ class Status:
     left_s: float | None
     workers: list[Worker]
 
+    @property
+    def is_at_work(self) -> bool:
+        """Whether some driver works on the run."""
+        return any(worker.at_work for worker in self.workers)
+
     def as_dict(self) -> dict[str, Any]:
         """The status as JSON knows it."""
         document = asdict(self)
@@ -65,12 +70,18 @@ class Status:
         return document
 
 
-def run_status(store: RunStore, now: float | None = None) -> Status:
-    """Look at a run. Raises InputError if the folder holds no run. now: seconds since 1970."""
-    now = time.time() if now is None else now
+def plan_of(store: RunStore) -> Plan:
+    """The plan of a run. Raises InputError if the folder holds no run."""
     plan = read_plan(store)
     if plan is None:
         raise InputError(f"{store.root} holds no run: there is no plan/plan.json in it")
+    return plan
+
+
+def run_status(store: RunStore, now: float | None = None) -> Status:
+    """Look at a run. Raises InputError if the folder holds no run. now: seconds since 1970."""
+    now = time.time() if now is None else now
+    plan = plan_of(store)
     cleaned = cleaned_record(store) is not None
     entries = [] if cleaned else list(store.entries("chunks/"))
     commits = _commits(plan, entries)
@@ -148,7 +159,7 @@ def _workers(store: RunStore, now: float) -> tuple[list[Worker], dict[tuple[int,
                 if "rejects" in event:
                     rejects[event["chunk"], event.get("generation", 0)] = event["rejects"]
     for worker in workers.values():
-        worker.at_work = not worker.ended and now - worker.last_event_at <= _AT_WORK_S
+        worker.at_work = not worker.ended and now - worker.last_event_at <= AT_WORK_S
     return sorted(workers.values(), key=lambda worker: -worker.last_event_at), rejects
 
 

@@ -28,6 +28,7 @@ from pipeline.job import Job
 from pipeline.manifests.manifest import Input, open_input
 from pipeline.manifests.places import for_fetching, still_there
 from pipeline.manifests.versions import with_versions
+from pipeline.metrics.meter import Meter, metered
 from pipeline.model_choice import check_before_cluster, writes_captions
 from pipeline.model_record import record_model
 from pipeline.parity_gate import checked_dtype
@@ -86,6 +87,11 @@ def tag(request: Request, console: Console, replica_class: type = Replica) -> Re
     Raises RunError or RamcoreError; after a StoppedError the same call goes on where this one stopped.
     """
     store = open_store(request.out)
+    with metered(store.root, "tag", request.config, console) as meter:
+        return _tag(request, store, meter, console, replica_class)
+
+
+def _tag(request: Request, store: RunStore, meter: Meter, console: Console, replica_class: type) -> Result:
     asked = pins(request.config, request.input, request.limit, bundle_hash(request.bundle))
     asked[BASE_PIN] = None if request.base is None else absolute(request.base).rstrip("/")
     opened = _open(store, request, asked)
@@ -96,27 +102,38 @@ def tag(request: Request, console: Console, replica_class: type = Replica) -> Re
     if isinstance(opened, Input) or pending_chunks(store, opened):
         of_base = None if base is None else base.document["pinned"]["model.dtype"]
         dtype = of_base if isinstance(opened, Input) else opened.pinned["model.dtype"]
-        with _on_cluster(request, store, dtype, console) as shape:
-            plan = _plan(store, opened, base, request, asked, shape, console) if isinstance(opened, Input) else opened
-            images, seconds = _tag_pending(request, store, plan, FirstPass(), shape, console, replica_class)
+        with _on_cluster(request, store, dtype, meter, console) as shape:
+            plan = opened
+            if isinstance(plan, Input):
+                with meter.span("plan"):
+                    plan = _plan(store, plan, base, request, asked, shape, console)
+            images, seconds = _tag_pending(request, store, plan, FirstPass(), shape, meter, console, replica_class)
     if request.quote is not None:
         keep_quote(store, request.quote)
-    with console.status("writing the tables"):
+    with console.status("writing the tables"), meter.span("finalize"):
         published = finalize(store, Options.of(request.config) if request.config.run.report else None)
     return Result(store, published, images, seconds, request.config.run.report)
 
 
 def work_on(
-    request: Request, store: RunStore, plan: Plan, work: Pass, console: Console, replica_class: type = Replica
+    request: Request,
+    store: RunStore,
+    plan: Plan,
+    work: Pass,
+    meter: Meter,
+    console: Console,
+    replica_class: type = Replica,
 ) -> tuple[int, float]:
     """Start or join a cluster and do some work on a planned run; images finished, and the seconds that took."""
     check_before_cluster(request.config, read_config(request.bundle))
-    with _on_cluster(request, store, plan.pinned["model.dtype"], console) as shape:
-        return _tag_pending(request, store, plan, work, shape, console, replica_class)
+    with _on_cluster(request, store, plan.pinned["model.dtype"], meter, console) as shape:
+        return _tag_pending(request, store, plan, work, shape, meter, console, replica_class)
 
 
 @contextmanager
-def _on_cluster(request: Request, store: RunStore, dtype: str | None, console: Console) -> Iterator[ClusterShape]:
+def _on_cluster(
+    request: Request, store: RunStore, dtype: str | None, meter: Meter, console: Console
+) -> Iterator[ClusterShape]:
     """Within: the cluster is joined, and what it offers was looked at and shown. dtype: where it is decided already."""
     config = request.config
     load_prices(config.prices)  # wrong files are refused before a cluster starts
@@ -130,6 +147,7 @@ def _on_cluster(request: Request, store: RunStore, dtype: str | None, console: C
             shape = shape.computing_in(dtype, config)
         for line in fleet_lines(shape):
             console.print(line)
+        meter.join()
         yield shape
 
 
@@ -193,6 +211,7 @@ def _tag_pending(
     plan: Plan,
     work: Pass,
     shape: ClusterShape,
+    meter: Meter,
     console: Console,
     replica_class: type,
 ) -> tuple[int, float]:
@@ -231,5 +250,5 @@ def _tag_pending(
         )
         total, done = work.extent(store, plan)
         with RunProgress(console, total=total, done=done) as progress:
-            drive(job, plan, fleet, flow, progress, lambda: still_there(request.input, config))
+            drive(job, plan, fleet, flow, progress, meter, lambda: still_there(request.input, config))
     return progress.finished, progress.elapsed_s

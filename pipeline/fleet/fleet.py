@@ -17,6 +17,7 @@ from ray.exceptions import OutOfMemoryError, RayError
 
 from pipeline.cards.slot_policy import Slot, decode_cpus
 from pipeline.errors import last_line
+from pipeline.event_kinds import EVENTS
 from pipeline.events import EventLog, read_events
 from pipeline.fleet.holders import HolderBook
 from pipeline.fleet.known_nodes import KnownNodes
@@ -26,6 +27,7 @@ from pipeline.fleet.node_log import NodeLog
 from pipeline.fleet.node_probe import unreachable
 from pipeline.fleet.replica_actor import ReplicaProcess, start_actor
 from pipeline.fleet.slots import SlotBook
+from pipeline.metrics.tally import Tally
 from pipeline.ray_private import draining_nodes
 
 _RECONCILE_EVERY_S = 1.0
@@ -67,7 +69,8 @@ class Fleet:
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop: asyncio.Task[None] | None = None
         self._broken: BaseException | None = None
-        self._log = EventLog(spec.store, spec.session, "fleet")
+        self._tally = Tally()
+        self._log = EventLog(spec.store, spec.session, "fleet", heard=self._tally.take)
         self._node_log = NodeLog(self._log, spec.prices, spec.policy, spec.seen_at)
         self._untried: dict[str, float] = {}
         self._recall()
@@ -105,6 +108,7 @@ class Fleet:
             chunks_in_hand=self._holders.in_hand() | self._holders.stranded(),
             dead_holders=self._holders.dead(),
             idle_holders=self._holders.idle(time.monotonic()),
+            metrics=self._tally.values(),
         )
 
     async def strand(self, chunks: frozenset[int]) -> None:
@@ -275,10 +279,12 @@ class Fleet:
         self._log.write("strike", work=list(lease.work), replica=lease.replica_id, strikes=strikes, cause=cause)
 
     def _recall(self) -> None:
-        """Strikes outlive the Fleet's own process, and so do nodes."""
+        """Strikes outlive the Fleet's own process, and so do nodes and metrics."""
         events = sorted(read_events(self._spec.store, self._spec.session), key=lambda event: float(event["at"]))
         self._node_log.recall(events)
         for event in events:
+            if EVENTS[event["event"]].writer == "fleet":
+                self._tally.take(event)
             if event["event"] == "strike":
                 self._book.strike(Work(*event["work"]))
 
@@ -296,7 +302,13 @@ class Fleet:
     async def _start_replica(self, replica_id: str, slot: Slot, request: Request | None) -> None:
         started = time.monotonic()
         self._log.write(
-            "replica_started", replica=replica_id, node=slot.node_id, lane=slot.lane, num_gpus=slot.placement.num_gpus
+            "replica_started",
+            replica=replica_id,
+            node=slot.node_id,
+            node_type=slot.node_type,
+            card=slot.card,
+            lane=slot.lane,
+            num_gpus=slot.placement.num_gpus,
         )
         me = ray.get_runtime_context().current_actor
         every_s = self._spec.config.fleet.sample_every_s

@@ -11,6 +11,7 @@ from pipeline.config import Config
 from pipeline.costs.prices import PriceTable
 from pipeline.fleet.leases import Work
 from pipeline.fleet.replica import Replica, ReplicaSpec
+from pipeline.metrics.kinds import Values
 from pipeline.stores.run_store import RunStore
 
 
@@ -79,7 +80,8 @@ class FleetStatus:
     outcomes: what became of chunks that a holder took over from a dead one, as rows of handover.OUTCOME_SCHEMA;
     chunks_in_hand: known to be with a process, a living one or one whose chunks are being taken over;
     dead_holders: processes that died in this round; idle_holders: living ones that wait for chunks in such a round;
-    stalled: why there has been no replica for too long; broken: why there can never be one.
+    stalled: why there has been no replica for too long; broken: why there can never be one;
+    metrics: what the Fleet has counted of its events in this session.
     """
 
     ready: int
@@ -94,3 +96,4 @@ class FleetStatus:
     chunks_in_hand: frozenset[int] = frozenset()
     dead_holders: int = 0
     idle_holders: int = 0
+    metrics: Values = field(default_factory=dict)

@@ -11,6 +11,7 @@ from pipeline.cards.profiles import load_profiles
 from pipeline.cards.slot_policy import SlotPolicy
 from pipeline.costs.price_files import parse_yaml
 from pipeline.costs.prices import PriceTable
+from pipeline.event_kinds import ALWAYS, EVENTS
 from pipeline.events import EventLog, read_events
 from pipeline.fleet.node_log import NodeLog
 from pipeline.stores.local_store import LocalStore
@@ -64,6 +65,15 @@ def test_a_node_with_all_that_prices_and_the_ledger_need(store: LocalStore, begi
     wanted |= {"zone": "us-east-1a", "region": "us-east-1", "cpus": 8, "object_store_bytes": 0}
     wanted |= {"price": {"per_hour": "0.16", "currency": "USD", "source": "own, line 1"}}
     assert {name: event[name] for name in wanted} == wanted
+
+
+def test_the_event_has_the_fields_that_the_docs_give_it(store: LocalStore, begin: Callable[..., NodeLog]) -> None:
+    """`unpriced` only where there is no price."""
+    there = [node("t4", 8, gpus=1, card="T4", labels=LABELS), node("cpus", 8)]
+    begin().look(there, facts_of(there), set(), {})
+    documented = {*ALWAYS, *EVENTS["node_joined"].fields}
+    fields = {event["node"]: event.keys() for event in told(store)}
+    assert fields == {"t4": documented - {"unpriced"}, "cpus": documented}
 
 
 def test_a_node_without_a_price_says_why(store: LocalStore, begin: Callable[..., NodeLog]) -> None:

@@ -1,5 +1,7 @@
 """A round of the driver, when processes die: every chunk has one outcome, wherever that comes from."""
 
+import io
+import json
 import threading
 import time
 from collections.abc import Iterator
@@ -7,14 +9,19 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from pipeline import driver
+from pipeline.config import Config
 from pipeline.errors import RunError
 from pipeline.fleet.messages import FleetStatus
+from pipeline.metrics.meter import Meter
+
+METER = Meter("/run", Config(), Console(file=io.StringIO()))
 
 
 class Progress:
-    left = 0
+    total = left = 0
 
     def say(self, text: str) -> None:
         raise AssertionError(f"nothing is to be said: {text}")
@@ -73,7 +80,7 @@ def round_of(
         return FleetStatus(1, 0, 0, 0, None, None, **answer)
 
     monkeypatch.setattr(driver, "ask", ask)
-    found = driver.Round(None, None, Progress(), chunks).outcomes(flow)  # type: ignore[arg-type]
+    found = driver.Round(None, None, Progress(), METER, chunks).outcomes(flow)  # type: ignore[arg-type]
     return list(found), stranded
 
 
@@ -85,6 +92,24 @@ def test_a_chunk_that_was_taken_over_counts_once(monkeypatch: pytest.MonkeyPatch
     found, _ = round_of(monkeypatch, flow, {0, 1, 2}, {"outcomes": of_fleet})
     assert sorted(one["chunk"] for one in found) == [0, 1, 2]
     assert flow.is_given_up.is_set()
+
+
+@pytest.mark.usefixtures("spares")
+def test_every_commit_is_counted_whoever_tells_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two outcomes of a chunk the second may be the one that committed; the Fleet's values are told as well."""
+    taken: list[dict[str, Any]] = []
+    monkeypatch.setattr(METER, "take", taken.append)
+    updates: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(METER, "update", lambda *values: updates.append(values))
+
+    def committing(chunk: int, first: bool) -> dict[str, Any]:
+        return outcome(chunk) | {"commit": json.dumps({"event": "commit", "first": first})}
+
+    counted = {"ramfleet_strikes_total": {("T4", "t4"): 1.0}}
+    of_fleet = (committing(0, False), committing(0, True), outcome(1) | {"commit": None})
+    round_of(monkeypatch, Flow(), {0, 1}, {"outcomes": of_fleet, "metrics": counted})
+    assert [event["first"] for event in taken] == [False, True]
+    assert updates == [(counted, 0, 0, 2)]
 
 
 def test_the_driver_steps_in_once_after_a_death(monkeypatch: pytest.MonkeyPatch, spares: list[SimpleNamespace]) -> None:

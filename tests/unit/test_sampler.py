@@ -4,6 +4,7 @@ import time
 from queue import SimpleQueue
 from typing import Any
 
+from pipeline.event_kinds import EVENTS
 from pipeline.fleet.sampler import Sampler, keep_sampling
 
 
@@ -18,6 +19,13 @@ def test_a_machine_without_a_driver_tells_of_its_cpus_and_network() -> None:
     assert found.keys() == {"cpu", "received", "sent"}
     assert 0 < found["cpu"] <= 100
     assert min(found["received"], found["sent"]) >= 0
+
+
+def test_the_event_has_the_fields_that_the_docs_give_it() -> None:
+    """Beside the node, which the Fleet adds."""
+    sampler = Sampler([], machine=True)
+    sampler._cards["0"] = None  # a handle that NVML does not know tells nothing
+    assert {"node", *sampler.read()} == EVENTS["sample"].fields.keys()
 
 
 def test_nothing_to_read_is_nothing() -> None:
