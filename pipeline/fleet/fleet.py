@@ -9,7 +9,7 @@ import itertools
 import time
 import uuid
 from collections import Counter
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ray
@@ -19,14 +19,18 @@ from pipeline.cards.slot_policy import Slot, decode_cpus
 from pipeline.errors import last_line
 from pipeline.event_kinds import EVENTS
 from pipeline.events import EventLog, read_events
+from pipeline.fleet.background import Background
+from pipeline.fleet.blame import Blame
 from pipeline.fleet.holders import HolderBook
+from pipeline.fleet.journal import Journal
 from pipeline.fleet.known_nodes import KnownNodes
 from pipeline.fleet.leases import Lease, LeaseBook, Replica, Request, Work
 from pipeline.fleet.messages import CardStatus, FleetSpec, FleetStatus, Grant, Orders
 from pipeline.fleet.node_log import NodeLog
 from pipeline.fleet.node_probe import unreachable
-from pipeline.fleet.replica_actor import ReplicaProcess, start_actor
+from pipeline.fleet.replica_actor import start_actor
 from pipeline.fleet.slots import SlotBook
+from pipeline.fleet.standing import Standing
 from pipeline.metrics.tally import Tally
 from pipeline.ray_private import draining_nodes
 
@@ -36,7 +40,6 @@ _NODE_VERDICT_S = 1.0
 """How long a node's death may take to show after the deaths of its processes."""
 _NODE_VERDICT_ALONE_S = 5.0
 """The same where the verdict may make an image poison."""
-_MEMORY_KILLS_FORGIVEN = 3
 _FAILURES_OF_ONE_REPLICA = 3
 
 
@@ -53,28 +56,20 @@ class Fleet:
         self._holders = HolderBook(lambda name: self._book.is_silent(name, time.monotonic()))
         self._decode_cpus: dict[str, float] = {}
         self._lost: dict[str, Lease] = {}
-        self._doubts: dict[Work, Slot] = {}
         self._verdicts: dict[str, asyncio.Future[None]] = {}
         self._under_way: Counter[str] = Counter()
         self._decoding: Counter[int] = Counter()
-        self._killed_because: dict[str, str] = {}
-        self._killed_for_memory: set[str] = set()
-        self._memory_kills: Counter[Work] = Counter()
-        self._notices: list[str] = []
+        self._blame = Blame()
+        self._standing = Standing(spec.config.fleet.stall_timeout_s, time.monotonic())
         self._outcomes: list[dict[str, Any]] = []
-        self._ready_at = time.monotonic()
-        self._said_none = False
         self._is_told = False
         self._numbers = itertools.count()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._loop: asyncio.Task[None] | None = None
-        self._broken: BaseException | None = None
+        self._background = Background()
         self._tally = Tally()
-        self._log = EventLog(spec.store, spec.session, "fleet", heard=self._tally.take)
-        self._node_log = NodeLog(self._log, spec.prices, spec.policy, spec.seen_at)
-        self._untried: dict[str, float] = {}
+        log = EventLog(spec.store, spec.session, "fleet", heard=self._tally.take)
+        self._node_log = NodeLog(log, spec.prices, spec.policy, spec.seen_at)
         self._recall()
-        self._log.write("fleet_started")
+        self._journal = Journal(log)
 
     # ---- what the driver asks ----
 
@@ -91,19 +86,17 @@ class Fleet:
         if not self._is_told:  # this process began in the middle of a round
             self._is_told = True
             self._book.expect(max(0, left - self._book.waiting.images))
-        if self._loop is not None and self._loop.done():
-            self._loop.result()
-        notices, self._notices = self._notices, []
+        self._background.check()
         outcomes, self._outcomes = self._outcomes, []
         return FleetStatus(
             ready=self._book.ready(),
             starting=len(self._book.replicas) - self._book.ready(),
             images_under_way=sum(self._under_way.values()),
             leases=len(self._book.leases),
-            stalled=self._stalled(),
+            stalled=self._standing.stalled(self._book.ready(), time.monotonic(), self._slots.account),
             broken=None if self._book.ready() else self._slots.unusable(),
             cards=self._cards(),
-            notices=tuple(notices),
+            notices=self._standing.take(),
             outcomes=tuple(outcomes),
             chunks_in_hand=self._holders.in_hand() | self._holders.stranded(),
             dead_holders=self._holders.dead(),
@@ -149,7 +142,7 @@ class Fleet:
         model worked on it, and until when, seconds since 1970. Nobody may be left to commit what it found.
         """
         self._lost.pop(lease_id, None)
-        self._log_done(lease_id, replica_id, model_s, ended_at)
+        self._journal.lease_done(lease_id, replica_id, model_s, ended_at)
         lease = self._book.release(lease_id, time.monotonic())
         if lease is not None:
             if is_finite:
@@ -166,7 +159,7 @@ class Fleet:
         lease = self._book.abandon(lease_id, time.monotonic())
         if lease is None:
             return
-        self._log.write("lease_failed", lease=lease_id, replica=lease.replica_id, ran_s=round(ran_s, 3))
+        self._journal.lease_failed(lease, ran_s)
         replica = self._book.replicas[lease.replica_id]
         replica.failures += 1
         self._strike(lease, f"error: {error}")
@@ -180,13 +173,13 @@ class Fleet:
         If not, the card may be at fault: it gets no more work, and a second replica is to be asked. What that one
         says is believed; if it finds nothing wrong, the first card is out of use for good.
         """
-        first = self._doubts.pop(work, None)
+        first = self._blame.settle(work)
         if first is not None:
             self._slots.back_in_use(first)
             return True
         slot = self._placed.get(replica_id)
         if slot is not None:
-            self._doubts[work] = slot
+            self._blame.doubt(work, slot)
             self._book.indivisible.add(work)
             self._retire(replica_id, "its scores are not finite")
             if self._slots.in_use() > 1:
@@ -212,7 +205,7 @@ class Fleet:
         self._book.hear(holder, time.monotonic())
         take_over = self._holders.hear(holder, node_id, chunks, time.monotonic(), spare)
         if take_over:
-            self._log.write("taken_over", holder=holder, chunks=sorted(take_over))
+            self._journal.taken_over(holder, take_over)
         cpus = 1 if spare else round(self._decode_cpus.get(node_id, 0) / self._holders.living_on(node_id))
         return Orders(max(1, cpus), take_over)
 
@@ -230,7 +223,7 @@ class Fleet:
         """How hard a replica's card works, and its node, see `pipeline.fleet.sampler`."""
         slot = self._placed.get(replica_id)
         if slot is not None:
-            self._log.write("sample", node=slot.node_id, **sample)
+            self._journal.sample(slot.node_id, sample)
 
     # ---- leases ----
 
@@ -247,7 +240,7 @@ class Fleet:
         request.ticket.set_result(
             Grant(lease.lease_id, work, replica.replica_id, handle, slot.node_id, slot.node_type, slot.card, slot.place)
         )
-        self._log.write("lease", lease=lease.lease_id, replica=replica.replica_id, work=list(work))
+        self._journal.lease(lease)
         self._look(replica)
 
     def _replace_for(self, request: Request, replica: Replica) -> None:
@@ -276,7 +269,7 @@ class Fleet:
 
     def _strike(self, lease: Lease, cause: str) -> None:
         strikes = self._book.strike(lease.work, lease.slot)
-        self._log.write("strike", work=list(lease.work), replica=lease.replica_id, strikes=strikes, cause=cause)
+        self._journal.strike(lease.work, lease.replica_id, strikes, cause)
 
     def _recall(self) -> None:
         """Strikes outlive the Fleet's own process, and so do nodes and metrics."""
@@ -297,19 +290,10 @@ class Fleet:
             replica_id, slot.node_id, slot.slot, slot.placement.microbatch, slot.images_per_s or 0.0
         )
         self._placed[replica_id] = slot
-        self._spawn(self._start_replica(replica_id, slot, request))
+        self._background.spawn(self._start_replica(replica_id, slot, request))
 
     async def _start_replica(self, replica_id: str, slot: Slot, request: Request | None) -> None:
-        started = time.monotonic()
-        self._log.write(
-            "replica_started",
-            replica=replica_id,
-            node=slot.node_id,
-            node_type=slot.node_type,
-            card=slot.card,
-            lane=slot.lane,
-            num_gpus=slot.placement.num_gpus,
-        )
+        self._journal.replica_started(replica_id, slot)
         me = ray.get_runtime_context().current_actor
         every_s = self._spec.config.fleet.sample_every_s
         handle = start_actor(slot, self._spec.replica_class, self._spec.replica, me, replica_id, every_s)
@@ -325,48 +309,24 @@ class Fleet:
                 self._grant_waiting()
             return
         self._slots.worked(slot)
-        self._untried[replica_id] = started
-        self._log_ready(replica_id, slot, process, time.monotonic() - started)
-        self._spawn(self._watch(replica_id, handle))
+        self._journal.replica_ready(replica_id, slot, process)
+        self._background.spawn(self._watch(replica_id, handle))
         self._book.open(replica)
         if request is not None:
             self._grant(request, replica, request.work)
         self._grant_waiting()
 
-    def _log_ready(self, replica_id: str, slot: Slot, process: ReplicaProcess, load_s: float) -> None:
-        self._log.write(
-            "replica_ready",
-            replica=replica_id,
-            node=slot.node_id,
-            node_type=slot.node_type,
-            card=slot.card,
-            num_gpus=slot.placement.num_gpus,
-            dtype=slot.placement.dtype,
-            microbatch=slot.placement.microbatch,
-            pid=process.pid,
-            gpus=process.gpus,
-            load_s=round(load_s, 3),
-        )
-
-    def _log_done(self, lease_id: str, replica_id: str, model_s: float, ended_at: float) -> None:
-        self._log.write(
-            "lease_done", lease=lease_id, replica=replica_id, model_s=round(model_s, 3), ended_at=round(ended_at, 3)
-        )
-        started = self._untried.pop(replica_id, None)
-        if started is not None:
-            self._log.write("first_tag", replica=replica_id, after_s=round(time.monotonic() - started, 3))
-
     def _on_failed_start(self, slot: Slot, replica_id: str, error: str) -> None:
         self._retire(replica_id, f"could not start: {error}")
         if self._slots.failed(slot, error, time.monotonic()):
-            self._notices.append(f"a replica on {slot.card}, node {slot.node_id[:8]}, could not start: {error}")
+            self._standing.say(f"a replica on {slot.card}, node {slot.node_id[:8]}, could not start: {error}")
 
     async def _watch(self, replica_id: str, handle: Any) -> None:
         try:
             await handle.watch.remote()
         except RayError as error:
             if isinstance(error, OutOfMemoryError):
-                self._killed_for_memory.add(replica_id)
+                self._blame.ended_for_memory(replica_id)
             await self._on_death(replica_id, last_line(error))
 
     async def _on_death(self, replica_id: str, cause: str) -> None:
@@ -378,7 +338,7 @@ class Fleet:
             return
         replica, died_at = self._book.replicas[replica_id], time.time()
         is_drained = replica.state == "draining"
-        cause = self._killed_because.pop(replica_id, cause)
+        cause = self._blame.cause(replica_id, cause)
         leases = self._retire(replica_id, cause)
         if not leases:
             return
@@ -392,32 +352,10 @@ class Fleet:
         node_gone = bool(undone) and (is_drained or not await _is_there(replica.node_id))
         for lease in undone:
             begun = lease is undone[0]
-            self._log_lost(lease, begun, ran_s if begun and lease is leases[0] else 0.0, died_at, node_gone)
-        if undone and not node_gone and self._blames_work(replica_id, undone[0].work):
+            self._journal.lease_lost(lease, begun, ran_s if begun and lease is leases[0] else 0.0, died_at, node_gone)
+        if undone and not node_gone and self._blame.is_of_the_work(replica_id, undone[0].work):
             self._strike(undone[0], cause)
         verdict.set_result(None)
-
-    def _log_lost(self, lease: Lease, begun: bool, ran_s: float, died_at: float, node_gone: bool) -> None:
-        self._log.write(
-            "lease_lost",
-            lease=lease.lease_id,
-            replica=lease.replica_id,
-            work=list(lease.work),
-            begun=begun,
-            ran_s=round(ran_s, 3),
-            died_at=round(died_at, 3),
-            node_gone=node_gone,
-        )
-
-    def _blames_work(self, replica_id: str, work: Work) -> bool:
-        """Whether a process's death on a living node counts against its work: not if Ray needed the memory.
-
-        Ray ends processes when memory runs low, whoever took it; the same work again and again is no coincidence.
-        """
-        if replica_id not in self._killed_for_memory:
-            return True
-        self._memory_kills[work] += 1
-        return self._memory_kills[work] > _MEMORY_KILLS_FORGIVEN
 
     def _retire(self, replica_id: str, cause: str) -> list[Lease]:
         """Forget a replica and end its process; the leases on it, which have ended."""
@@ -426,57 +364,40 @@ class Fleet:
             ray.kill(handle)
         self._placed.pop(replica_id, None)
         self._under_way.pop(replica_id, None)
-        self._untried.pop(replica_id, None)
         leases = self._book.drop(replica_id)
-        self._log.write("replica_gone", replica=replica_id, cause=cause)
+        self._journal.replica_gone(replica_id, cause)
         return leases
 
     def _convict(self, lease: Lease) -> None:
         """Work that another card had no finite scores for is done: so that card is at fault."""
         self._book.indivisible.discard(lease.work)
-        slot = self._doubts.pop(lease.work, None)
+        slot = self._blame.settle(lease.work)
         if slot is not None:
-            self._notices.append(f"{slot.card} on node {slot.node_id[:8]} is not used any more: wrong scores")
-            self._log.write("card_fault", card=slot.card, node=slot.node_id, slot=slot.slot)
+            self._standing.say(f"{slot.card} on node {slot.node_id[:8]} is not used any more: wrong scores")
+            self._journal.card_fault(slot)
 
     def _note_microbatch(self, replica_id: str, microbatch: int) -> None:
         """Remember what memory allows on this kind of card."""
         slot, replica = self._placed[replica_id], self._book.replicas[replica_id]
         replica.microbatch = microbatch
         if self._slots.fits(slot, microbatch):
-            self._log.write("out_of_memory", replica=replica_id, card=slot.card, microbatch=microbatch)
-            self._notices.append(f"{slot.card}: memory ran out, its micro-batch is {microbatch} now")
+            self._journal.out_of_memory(replica_id, slot.card, microbatch)
+            self._standing.say(f"{slot.card}: memory ran out, its micro-batch is {microbatch} now")
 
     # ---- reconciling ----
 
     def _start(self) -> None:
         """Begin to reconcile: there is no event loop yet when the constructor runs."""
-        if self._loop is None:
-            self._loop = asyncio.create_task(self._reconcile_forever())
+        self._background.keep(self._look_at_cluster, _RECONCILE_EVERY_S)
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._on_done)
-
-    def _on_done(self, task: asyncio.Task[None]) -> None:
-        """A background task that failed ends the reconciling with its error, which `status` raises."""
-        self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None and self._broken is None:
-            self._broken = task.exception()
-
-    async def _reconcile_forever(self) -> None:
-        while True:
-            if self._broken is not None:
-                raise self._broken
-            nodes, draining = await asyncio.gather(asyncio.to_thread(ray.nodes), asyncio.to_thread(draining_nodes))
-            alive = [node for node in nodes if node["Alive"]]
-            gone = await unreachable(alive)
-            there = [node for node in alive if node["NodeID"] not in gone]
-            reasons = {node["NodeID"]: node.get("DeathReason") for node in nodes if not node["Alive"]}
-            self._node_log.look(there, self._nodes.facts, draining, reasons)
-            self._reconcile(there, draining)
-            await asyncio.sleep(_RECONCILE_EVERY_S)
+    async def _look_at_cluster(self) -> None:
+        nodes, draining = await asyncio.gather(asyncio.to_thread(ray.nodes), asyncio.to_thread(draining_nodes))
+        alive = [node for node in nodes if node["Alive"]]
+        gone = await unreachable(alive)
+        there = [node for node in alive if node["NodeID"] not in gone]
+        reasons = {node["NodeID"]: node.get("DeathReason") for node in nodes if not node["Alive"]}
+        self._node_log.look(there, self._nodes.facts, draining, reasons)
+        self._reconcile(there, draining)
 
     def _reconcile(self, nodes: Sequence[Mapping[str, Any]], draining: set[str]) -> None:
         """Compare the cluster's nodes with the replicas, and the leases with the clock."""
@@ -493,35 +414,27 @@ class Fleet:
             self._book.forget(name)
         for replica in list(self._book.replicas.values()):
             if replica.node_id not in alive:
-                self._spawn(self._on_death(replica.replica_id, "its node is gone"))
+                self._background.spawn(self._on_death(replica.replica_id, "its node is gone"))
             elif replica.node_id in draining:
                 self._drain(replica)
         self._fill_slots(now)
         self._check_leases(now)
         self._book.unpark()
         self._grant_waiting()
-        self._note_replicas(now)
+        self._standing.look(self._book.ready(), self._slots.has_worked, now)
 
     def _read_new(self, nodes: Sequence[Mapping[str, Any]]) -> None:
         """Have nodes that joined read; what replicas cannot use of them is told once."""
         for node in self._nodes.unread(nodes):
-            self._spawn(self._nodes.read(node))
+            self._background.spawn(self._nodes.read(node))
         for item in self._spec.policy.unusable(nodes, self._nodes.facts):
             if self._nodes.is_news(item):
-                self._notices.append(f"{item.card} on {item.host} cannot be used: {item.why}")
-
-    def _note_replicas(self, now: float) -> None:
-        if self._book.ready():
-            self._ready_at, self._said_none = now, False
-        elif self._slots.has_worked and not self._said_none:
-            self._said_none = True
-            timeout = self._spec.config.fleet.stall_timeout_s
-            self._notices.append(f"no replica is left: waiting up to fleet.stall_timeout_s={timeout:g} for another")
+                self._standing.say(f"{item.card} on {item.host} cannot be used: {item.why}")
 
     def _drain(self, replica: Replica) -> None:
         """A replica on a node that is about to go finishes what it has, and gets nothing more."""
         if replica.state in ("ready", "settling"):
-            self._log.write("replica_draining", replica=replica.replica_id)
+            self._journal.replica_draining(replica.replica_id)
             self._book.drain(replica)
         if replica.state == "draining" and not replica.leases:
             self._retire(replica.replica_id, "its node drains")
@@ -537,13 +450,12 @@ class Fleet:
     def _check_leases(self, now: float) -> None:
         """Free the leases of the dead, and end replicas that hang."""
         for lease in self._book.orphaned(now):
-            self._log.write("lease_orphaned", lease=lease.lease_id, holder=lease.holder)
-            self._spawn(self._settle(lease.replica_id))
+            self._journal.lease_orphaned(lease)
+            self._background.spawn(self._settle(lease.replica_id))
         self._book.withdraw(now)
         for replica_id in {lease.replica_id for lease in self._book.overdue(now)}:
-            self._killed_because[replica_id] = (
-                f"hung: no answer within fleet.lease_timeout_s={self._spec.config.fleet.lease_timeout_s:g}"
-            )
+            timeout = self._spec.config.fleet.lease_timeout_s
+            self._blame.will_end(replica_id, f"hung: no answer within fleet.lease_timeout_s={timeout:g}")
             ray.kill(self._handles[replica_id])
 
     async def _settle(self, replica_id: str) -> None:
@@ -554,7 +466,7 @@ class Fleet:
         try:
             await asyncio.wait_for(_answer(handle.ready.remote()), self._spec.config.fleet.lease_timeout_s)
         except TimeoutError:
-            self._killed_because[replica_id] = "hung: no answer after its holder died"
+            self._blame.will_end(replica_id, "hung: no answer after its holder died")
             ray.kill(handle)
             return
         except RayError:
@@ -577,13 +489,6 @@ class Fleet:
                 speed = replica.images_per_s if replica.is_measured else 0.0
                 cards[card] = CardStatus(before.replicas + 1, before.images_per_s + speed)
         return dict(sorted(cards.items()))
-
-    def _stalled(self) -> str | None:
-        """Why no replica can work, once that has lasted for `fleet.stall_timeout_s`."""
-        timeout = self._spec.config.fleet.stall_timeout_s
-        if self._book.ready() or time.monotonic() - self._ready_at < timeout:
-            return None
-        return f"no replica of the model for {timeout:g} s: {self._slots.account()}"
 
 
 async def _is_there(node_id: str) -> bool:

@@ -1,9 +1,11 @@
-"""Loads of models and facts of nodes, as tests of the fleet need them."""
+"""Loads of models, facts of nodes and slots, as tests of the fleet need them."""
 
 from typing import Any
 
 from pipeline.cards.node_facts import Gpu, NodeFacts
 from pipeline.cards.sizing import ModelLoad, load_of
+from pipeline.cards.slot_policy import Slot
+from pipeline.fleet.replica import Placement
 from ramcore.config import ram_plus_preset
 from ramcore.describe import VALUE_BYTES
 
@@ -44,3 +46,9 @@ def facts_of(nodes: list[dict[str, Any]], **facts: Any) -> dict[str, NodeFacts]:
 
 def gpu(name: str, vram_gib: float, capability: tuple[int, int] = (8, 0), mig: bool = False) -> Gpu:
     return Gpu(name, int(vram_gib * GIB), capability, mig)
+
+
+def slot(name: str, card: str = "T4") -> Slot:
+    """One replica, alone on a card of this name; name: node/number."""
+    node = name.partition("/")[0]
+    return Slot(name, node, card, card, Placement("cuda", 1, 0, 1.0, "fp16", 32))

@@ -1,15 +1,9 @@
 """Slots that fail, that are out of use, and whose memory is short."""
 
 import pytest
+from loads import slot
 
-from pipeline.cards.slot_policy import Slot
-from pipeline.fleet.replica import Placement
 from pipeline.fleet.slots import FAILED_STARTS, SlotBook
-
-
-def slot(name: str, card: str = "T4") -> Slot:
-    node = name.partition("/")[0]
-    return Slot(name, node, card, card, Placement("cuda", 1, 0, 1.0, "fp16", 32))
 
 
 @pytest.fixture
