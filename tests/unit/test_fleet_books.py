@@ -32,9 +32,9 @@ def test_the_cause_is_what_the_fleet_did_itself() -> None:
 
 def test_a_doubt_is_settled_once() -> None:
     """By the first that answers."""
-    blame, slot = Blame(), slot("n/0")
-    blame.doubt(WORK, slot)
-    assert [blame.settle(WORK), blame.settle(WORK)] == [slot, None]
+    blame, doubted = Blame(), slot("n/0")
+    blame.doubt(WORK, doubted)
+    assert [blame.settle(WORK), blame.settle(WORK)] == [doubted, None]
 
 
 def test_a_stall_is_counted_from_the_last_ready_replica() -> None:
