@@ -1,5 +1,6 @@
 """What the driver tells the outside while it works: the same metrics to Prometheus and to OpenTelemetry, and spans."""
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -32,7 +33,10 @@ class Meter:
         """A cluster is there: metrics go to it from now on. Says where they are to be read."""
         self._ray = RayMetrics(self._run)
         address = prometheus_address()
-        self._say(WITHOUT_AGENT if address is None else f"Metrics for Prometheus: {address}, and every node's")
+        if address is not None:
+            self._say(f"Metrics for Prometheus: {address}, and every node's")
+        elif "RAY_ADDRESS" in os.environ:  # nobody scrapes the Ray that a single command starts for itself
+            self._say(WITHOUT_AGENT)
 
     def take(self, event: Mapping[str, Any]) -> None:
         """An event that is not the Fleet's."""
