@@ -63,7 +63,7 @@ bench: $(STAMP)  ## figures of this machine
 
 chaos: $(STAMP)  ## long seeds of the killing tests
 	RAMFLEET_CHAOS_ROUNDS=$${ROUNDS:-20} $(BIN)/python -m pytest tests/integration/test_kills.py \
-	  tests/cluster/test_node_loss.py tests/cluster/test_node_churn.py
+	  tests/cluster/test_node_loss.py tests/cluster/test_node_churn.py tests/cluster/test_predictions.py
 
 clean:  ## remove what the other targets made
 	rm -rf $(VENV) $(OLDEST) $(DEMO_RUN) build dist *.egg-info
