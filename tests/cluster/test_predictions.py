@@ -131,8 +131,8 @@ def quote(scenario: Scenario, learned: Learned, prices: Path, bundle: Path, fold
          "startup_minutes": learned.startup_s / 60, "images_per_s": speed, **(spot if card == scenario.spot else {})}
         for card, speed in scenario.speeds.items()
     ]  # fmt: skip
-    assumptions = {"load_seconds": learned.load_s, "run_seconds": learned.run_s, "image_kb": 5, "node_spread": 0, "startup_spread": 0,
-                   "straggler_share": 0}  # fmt: skip
+    assumptions = {"load_seconds": learned.load_s, "run_seconds": learned.run_s, "image_kb": 5}
+    assumptions |= {"node_spread": 0, "startup_spread": 0, "straggler_share": 0}
     fleet = folder / "fleet.yaml"
     fleet.write_text(json.dumps({"nodes": nodes, "assumptions": assumptions}))
     command = [sys.executable, "-m", "jobs.main", "quote", "--images", str(scenario.images), "--fleet", str(fleet)]
