@@ -251,20 +251,18 @@ def away(folder: Path, names: list[str]) -> Iterator[None]:
             (folder / f"{name}.away").rename(folder / name)
 
 
-@pytest.mark.parametrize("where", ["local", "s3"])
-def test_retry_after_an_outage(where: str, tiny_bundle: Path, s3_run: str, tmp_path: Path) -> None:
+def test_retry_after_an_outage(tiny_bundle: Path, s3_run: str, tmp_path: Path) -> None:
     """Pictures that were away are tagged when they are back, by two retries at once; the others stay as they are."""
     draw_pictures(tmp_path / "pictures", 40)
     listed = sorted(path.name for path in (tmp_path / "pictures").iterdir())
     (tmp_path / "pictures/list.csv").write_text("\n".join(["path", *listed]))
-    out = s3_run if where == "s3" else str(tmp_path / "run")
-    run = Run(tmp_path / "pictures/list.csv", out, tiny_bundle, ["plan.chunk_rows=4", "run.max_reject_share=1"])
+    run = Run(tmp_path / "pictures/list.csv", s3_run, tiny_bundle, ["plan.chunk_rows=4", "run.max_reject_share=1"])
     gone = listed[:2] + listed[20:22]
     with away(tmp_path / "pictures", gone):
         run.finish()
-    store = open_store(out)
+    store = open_store(s3_run)
     first = {name: store.read(name) for name in store.list("chunks/")}
-    with ended(start_retry(out, tiny_bundle)) as one, ended(start_retry(out, tiny_bundle)) as two:
+    with ended(start_retry(s3_run, tiny_bundle)) as one, ended(start_retry(s3_run, tiny_bundle)) as two:
         said = [finish(one), finish(two)]
     assert any("4 not_found" in text for text in said)
     document = json.loads(store.read("run.json"))
@@ -273,7 +271,7 @@ def test_retry_after_an_outage(where: str, tiny_bundle: Path, s3_run: str, tmp_p
     names = set(store.list("chunks/"))
     assert names - set(first) == {chunk_name(chunk, 1) for chunk in (0, 5)}
     assert first == {name: store.read(name) for name in first}
-    assert "No reject of the kinds" in command("retry", out)
+    assert "No reject of the kinds" in command("retry", s3_run)
 
 
 def start_retry(out: str, bundle: Path) -> "subprocess.Popen[str]":
