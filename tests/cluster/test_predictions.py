@@ -24,7 +24,7 @@ PRICES = {"T4": "0.35", "A10G": "1.01", "A100": "1.29"}
 CHUNK_ROWS = 8
 IMAGES_PER_S = 56.0
 """Of all cards together: this machine's own two cores stay mostly idle."""
-WORK_S = 35.0
+WORK_S = 50.0
 SCENARIOS = range(5) if ROUNDS > 1 else (0, 3, 4)
 PREEMPTED = (1, 3, 4)
 """Scenarios in which one of the cards is on nodes that come and go."""
