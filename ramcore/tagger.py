@@ -15,6 +15,7 @@ from torch import Tensor
 from ramcore.bundle import bundle_hash
 from ramcore.captions import Captioner, given_tags, join_tags
 from ramcore.images import decode
+from ramcore.inference import for_inference
 from ramcore.preprocess import PixelBatch, normalise
 from ramcore.tag2text import Tag2Text
 from ramcore.tag_model import TagModel
@@ -84,6 +85,11 @@ class Tagger:
     def bundle_hash(self) -> str:
         """`ramcore.bundle.bundle_hash` of the bundle; "" for a model that came from none. Read once."""
         return bundle_hash(self.bundle) if self.bundle is not None else ""
+
+    @cached_property
+    def _fast(self) -> TagModel:
+        """What computes: on a CPU another form of the model, made when it is first needed."""
+        return for_inference(self.model) if self.device.type == "cpu" else self.model
 
     @property
     def can_caption(self) -> bool:
@@ -183,13 +189,13 @@ class Tagger:
         if not len(floats):
             return None
         with self._exact():
-            return self.model.image_embeds(floats)
+            return self._fast.image_embeds(floats)
 
     def _logits(self, encoded: Encoded) -> Tensor:
         if encoded.embeds is None:
             return torch.empty(0, self.config.num_tags, device=self.device)
         with self._exact():
-            logits = self.model.tag_logits(encoded.embeds).float()
+            logits = self._fast.tag_logits(encoded.embeds).float()
         if self.dtype == torch.float16:
             overflowed = ~logits.isfinite().all(dim=1)
             if overflowed.any():

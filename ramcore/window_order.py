@@ -1,0 +1,174 @@
+"""The image encoder of a finished model: timm's Swin with its tokens kept in the order of attention windows.
+
+Attention needs a window's tokens together, and every other block needs windows that are shifted by half their side
+(arXiv:2103.14030, 3.2). timm rolls the map, cuts it into windows, puts these together and rolls back, four copies of
+all tokens in each block. All but attention is the same for every token, so that here they stay in the order in which a
+block needs them, and are brought into the next block's order by one copy. Constants of a block are folded into its
+weights: the scale of queries, the affine part of layer norms, relative positions and the mask of shifted windows.
+Shapes: B images, T tokens of a stage, C channels, W windows of N tokens, h heads of d channels.
+"""
+
+import torch
+from timm.models.swin_transformer import SwinTransformer, SwinTransformerBlock
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 - PyTorch's own convention
+
+from ramcore.products import FixedLinear
+
+
+class WindowOrderSwin(nn.Module):
+    """Computes what `swin.forward_features` does. microbatch: images that are expected at once."""
+
+    def __init__(self, swin: SwinTransformer, microbatch: int = 1) -> None:
+        super().__init__()
+        steps: list[nn.Module] = []
+        patches = _Patches(swin, microbatch)
+        order = patches.order
+        for stage in swin.layers:
+            merge = stage.downsample
+            if not isinstance(merge, nn.Identity):
+                step = _Merge(merge, order, _order_of(stage.blocks[0]), microbatch)
+                order = step.order_after
+                steps.append(step)
+            for block in stage.blocks:
+                wanted = _order_of(block)
+                if not torch.equal(order, wanted):
+                    steps.append(_Gather(_places(order)[wanted]))
+                order = wanted
+                steps.append(_Block(block, microbatch))
+        if not torch.equal(order, torch.arange(len(order))):
+            steps.append(_Gather(_places(order)))
+        self._steps = nn.Sequential(patches, *steps, swin.norm)
+        self._side = int(len(order) ** 0.5)
+
+    def forward_features(self, pixels: Tensor) -> Tensor:
+        """pixels: [B, 3, S, S], normalised. Returns the last stage's tokens after its norm, [B, side, side, C]."""
+        tokens: Tensor = self._steps(pixels)
+        return tokens.unflatten(1, (self._side, self._side))
+
+
+class _Patches(nn.Module):
+    """Patches of the image to tokens, in the order of the first block's windows."""
+
+    def __init__(self, swin: SwinTransformer, microbatch: int) -> None:
+        super().__init__()
+        embed = swin.patch_embed
+        self._patch, self._side = embed.patch_size[0], embed.grid_size[0]
+        self.order = _order_of(swin.layers[0].blocks[0])
+        self.register_buffer("_index", self.order, persistent=False)
+        weight = embed.proj.weight
+        self._embed = FixedLinear(weight.flatten(1), embed.proj.bias, microbatch * len(self.order))
+        self._norm = embed.norm
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """[B, 3, S, S] to [B, T, C]."""
+        batch, channels, *_ = pixels.shape
+        side, patch = self._side, self._patch
+        patches = pixels.view(batch, channels, side, patch, side, patch).permute(0, 2, 4, 1, 3, 5)
+        patches = patches.reshape(batch, side * side, channels * patch * patch)
+        tokens: Tensor = self._norm(self._embed(patches.index_select(1, self.get_buffer("_index"))))
+        return tokens
+
+
+class _Gather(nn.Module):
+    """Tokens in another order."""
+
+    def __init__(self, index: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("_index", index, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, T, C] to [B, T, C]."""
+        return x.index_select(1, self.get_buffer("_index"))
+
+
+class _Merge(nn.Module):
+    """Two by two tokens to one, from the order of one stage's windows to that of the next one's."""
+
+    def __init__(self, merge: nn.Module, order: Tensor, order_after: Tensor, microbatch: int) -> None:
+        super().__init__()
+        self.order_after = order_after
+        half = int(len(order_after) ** 0.5)
+        row, column = order_after // half, order_after % half
+        # timm lists the four by column first.
+        four = [2 * half * (2 * row + down) + 2 * column + right for right in (0, 1) for down in (0, 1)]
+        self.register_buffer("_index", _places(order)[torch.stack(four, dim=1).flatten()], persistent=False)
+        norm, linear = merge.norm, merge.reduction
+        self._width, self._eps = linear.in_features, norm.eps
+        self._linear = FixedLinear(*_after_norm(norm, linear), microbatch * len(order_after))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, T, C] to [B, T / 4, 2 C]."""
+        four = x.index_select(1, self.get_buffer("_index")).view(len(x), -1, self._width)
+        merged: Tensor = self._linear(F.layer_norm(four, (self._width,), eps=self._eps))
+        return merged
+
+
+class _Block(nn.Module):
+    """Attention within windows, then two dense layers, each with a norm before it and a residual around it."""
+
+    def __init__(self, block: SwinTransformerBlock, microbatch: int) -> None:
+        super().__init__()
+        attention = block.attn
+        tokens = microbatch * block.input_resolution[0] * block.input_resolution[1]
+        self._heads, self._area, self._eps = attention.num_heads, attention.window_area, block.norm1.eps
+        weight, bias = _after_norm(block.norm1, attention.qkv)
+        channels = attention.dim
+        scale = torch.ones(3 * channels, dtype=weight.dtype, device=weight.device)
+        scale[:channels] = attention.scale
+        self._qkv = FixedLinear(weight * scale[:, None], bias * scale, tokens)
+        self._project = FixedLinear(attention.proj.weight, attention.proj.bias, tokens)
+        self._widen = FixedLinear(*_after_norm(block.norm2, block.mlp.fc1), tokens, gelu=True)
+        self._narrow = FixedLinear(block.mlp.fc2.weight, block.mlp.fc2.bias, tokens)
+        self.register_buffer("_positions", _positions(block), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, T, C] to [B, T, C]."""
+        x = self._project(self._attend(F.layer_norm(x, x.shape[-1:], eps=self._eps))).add_(x)
+        narrowed: Tensor = self._narrow(self._widen(F.layer_norm(x, x.shape[-1:], eps=self._eps)))
+        return narrowed.add_(x)
+
+    def _attend(self, x: Tensor) -> Tensor:
+        """[B, T, C] to [B, T, C]."""
+        batch, tokens, channels = x.shape
+        windows = tokens // self._area
+        # [3, B W, h, N, d]
+        split = self._qkv(x).view(batch * windows, self._area, 3, self._heads, -1).permute(2, 0, 3, 1, 4)
+        query, key, value = split.unbind(0)
+        weights = query @ key.transpose(-2, -1)
+        weights.unflatten(0, (batch, windows)).add_(self.get_buffer("_positions"))
+        attended = weights.softmax(dim=-1) @ value
+        return attended.transpose(1, 2).reshape(batch, tokens, channels)
+
+
+def _positions(block: SwinTransformerBlock) -> Tensor:
+    """What is added to attention's logits: [1 or W, h, N, N]."""
+    attention = block.attn
+    area = attention.window_area
+    index = attention.relative_position_index.flatten()
+    table = attention.relative_position_bias_table.detach()
+    bias = table[index].view(area, area, -1).permute(2, 0, 1).contiguous()[None]
+    return bias if block.attn_mask is None else bias + block.attn_mask[:, None]
+
+
+def _order_of(block: SwinTransformerBlock) -> Tensor:
+    """Tokens, by their number row by row, in the order of the block's windows: [T]."""
+    (height, width), (window, _), (shift, _) = block.input_resolution, block.window_size, block.shift_size
+    numbers = torch.arange(height * width).view(height, width).roll((-shift, -shift), (0, 1))
+    return numbers.view(height // window, window, width // window, window).transpose(1, 2).flatten()
+
+
+def _places(order: Tensor) -> Tensor:
+    """Where each token stands in an order."""
+    places = torch.empty_like(order)
+    places[order] = torch.arange(len(order))
+    return places
+
+
+def _after_norm(norm: nn.LayerNorm, linear: nn.Linear) -> tuple[Tensor, Tensor]:
+    """Weight and bias of the layer that does norm's affine part too; computed in float64."""
+    weight = linear.weight.detach().double()
+    bias = weight @ norm.bias.detach().double()
+    if linear.bias is not None:
+        bias = bias + linear.bias.detach().double()
+    return (weight * norm.weight.detach().double()).to(linear.weight.dtype), bias.to(linear.weight.dtype)
