@@ -1,7 +1,7 @@
 """A finished model made ready to compute: the same results from fewer and faster operations."""
 
 import copy
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from torch import nn
 
@@ -24,7 +24,8 @@ def for_inference(model: _Model, microbatch: int = 1) -> _Model:
     """
     shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     fast = copy.deepcopy(model, shared)
-    fast.visual_encoder = WindowOrderSwin(fast.visual_encoder, microbatch)
+    encoder: Any = fast.visual_encoder
+    fast.visual_encoder = WindowOrderSwin(encoder, microbatch)
     _fix_linears(fast, microbatch * model.config.num_tags)
     return fast.eval()
 

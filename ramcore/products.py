@@ -52,7 +52,7 @@ def _packed(x: Tensor, weight: Tensor, bias: Tensor, gelu: bool) -> Tensor:
 @cache
 def _works(dtype: torch.dtype) -> bool:
     """Whether the operators are there, and right."""
-    if not torch.backends.mkldnn.is_available():
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
     generator = torch.Generator().manual_seed(0)
     x, weight, bias = (torch.randn(shape, generator=generator) for shape in ((5, 48), (32, 48), (32,)))

@@ -8,8 +8,10 @@ weights: the scale of queries, the affine part of layer norms, relative position
 Shapes: B images, T tokens of a stage, C channels, W windows of N tokens, h heads of d channels.
 """
 
+from typing import Any
+
 import torch
-from timm.models.swin_transformer import SwinTransformer, SwinTransformerBlock
+from timm.models.swin_transformer import SwinTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - PyTorch's own convention
 
@@ -24,7 +26,8 @@ class WindowOrderSwin(nn.Module):
         steps: list[nn.Module] = []
         patches = _Patches(swin, microbatch)
         order = patches.order
-        for stage in swin.layers:
+        stages: Any = swin.layers
+        for stage in stages:
             merge = stage.downsample
             if not isinstance(merge, nn.Identity):
                 step = _Merge(merge, order, _order_of(stage.blocks[0]), microbatch)
@@ -38,13 +41,14 @@ class WindowOrderSwin(nn.Module):
                 steps.append(_Block(block, microbatch))
         if not torch.equal(order, torch.arange(len(order))):
             steps.append(_Gather(_places(order)))
-        self._steps = nn.Sequential(patches, *steps, swin.norm)
+        norm: Any = swin.norm
+        self._steps = nn.Sequential(patches, *steps, norm)
         self._side = int(len(order) ** 0.5)
 
     def forward_features(self, pixels: Tensor) -> Tensor:
         """pixels: [B, 3, S, S], normalised. Returns the last stage's tokens after its norm, [B, side, side, C]."""
         tokens: Tensor = self._steps(pixels)
-        return tokens.unflatten(1, (self._side, self._side))
+        return tokens.view(len(tokens), self._side, self._side, -1)
 
 
 class _Patches(nn.Module):
@@ -52,9 +56,10 @@ class _Patches(nn.Module):
 
     def __init__(self, swin: SwinTransformer, microbatch: int) -> None:
         super().__init__()
-        embed = swin.patch_embed
+        embed: Any = swin.patch_embed
+        stages: Any = swin.layers
         self._patch, self._side = embed.patch_size[0], embed.grid_size[0]
-        self.order = _order_of(swin.layers[0].blocks[0])
+        self.order = _order_of(stages[0].blocks[0])
         self.register_buffer("_index", self.order, persistent=False)
         weight = embed.proj.weight
         self._embed = FixedLinear(weight.flatten(1), embed.proj.bias, microbatch * len(self.order))
@@ -85,7 +90,7 @@ class _Gather(nn.Module):
 class _Merge(nn.Module):
     """Two by two tokens to one, from the order of one stage's windows to that of the next one's."""
 
-    def __init__(self, merge: nn.Module, order: Tensor, order_after: Tensor, microbatch: int) -> None:
+    def __init__(self, merge: Any, order: Tensor, order_after: Tensor, microbatch: int) -> None:
         super().__init__()
         self.order_after = order_after
         half = int(len(order_after) ** 0.5)
@@ -107,7 +112,7 @@ class _Merge(nn.Module):
 class _Block(nn.Module):
     """Attention within windows, then two dense layers, each with a norm before it and a residual around it."""
 
-    def __init__(self, block: SwinTransformerBlock, microbatch: int) -> None:
+    def __init__(self, block: Any, microbatch: int) -> None:
         super().__init__()
         attention = block.attn
         tokens = microbatch * block.input_resolution[0] * block.input_resolution[1]
@@ -136,22 +141,24 @@ class _Block(nn.Module):
         split = self._qkv(x).view(batch * windows, self._area, 3, self._heads, -1).permute(2, 0, 3, 1, 4)
         query, key, value = split.unbind(0)
         weights = query @ key.transpose(-2, -1)
-        weights.unflatten(0, (batch, windows)).add_(self.get_buffer("_positions"))
+        weights.view(batch, windows, *weights.shape[1:]).add_(self.get_buffer("_positions"))
         attended = weights.softmax(dim=-1) @ value
-        return attended.transpose(1, 2).reshape(batch, tokens, channels)
+        together: Tensor = attended.transpose(1, 2).reshape(batch, tokens, channels)
+        return together
 
 
-def _positions(block: SwinTransformerBlock) -> Tensor:
+def _positions(block: Any) -> Tensor:
     """What is added to attention's logits: [1 or W, h, N, N]."""
     attention = block.attn
     area = attention.window_area
     index = attention.relative_position_index.flatten()
     table = attention.relative_position_bias_table.detach()
-    bias = table[index].view(area, area, -1).permute(2, 0, 1).contiguous()[None]
-    return bias if block.attn_mask is None else bias + block.attn_mask[:, None]
+    bias: Tensor = table[index].view(area, area, -1).permute(2, 0, 1).contiguous()[None]
+    mask: Tensor | None = block.attn_mask
+    return bias if mask is None else bias + mask[:, None]
 
 
-def _order_of(block: SwinTransformerBlock) -> Tensor:
+def _order_of(block: Any) -> Tensor:
     """Tokens, by their number row by row, in the order of the block's windows: [T]."""
     (height, width), (window, _), (shift, _) = block.input_resolution, block.window_size, block.shift_size
     numbers = torch.arange(height * width).view(height, width).roll((-shift, -shift), (0, 1))
@@ -165,7 +172,7 @@ def _places(order: Tensor) -> Tensor:
     return places
 
 
-def _after_norm(norm: nn.LayerNorm, linear: nn.Linear) -> tuple[Tensor, Tensor]:
+def _after_norm(norm: Any, linear: Any) -> tuple[Tensor, Tensor]:
     """Weight and bias of the layer that does norm's affine part too; computed in float64."""
     weight = linear.weight.detach().double()
     bias = weight @ norm.bias.detach().double()
