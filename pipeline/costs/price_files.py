@@ -13,6 +13,7 @@ import yaml
 
 from pipeline.costs.prices import Market, Offer, Price, PriceList, market_of, split_memory
 from pipeline.errors import ConfigError
+from pipeline.yaml_text import compose_yaml
 
 CSV_COLUMNS = (
     "InstanceType",
@@ -154,7 +155,7 @@ def _offers_of_row(row: _Row) -> Iterator[Offer]:
 def parse_yaml(text: str, name: str) -> PriceList:
     """Own prices: `RTX 3090: 0.20 $/h`, or entries with the fields of `_FIELDS` in a list under `prices`."""
     try:
-        tree = yaml.compose(text, Loader=yaml.SafeLoader)
+        tree = compose_yaml(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"prices={name}: not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(tree, yaml.MappingNode):
