@@ -52,9 +52,9 @@ def report(
     """
     from pipeline.config import load_config
     from pipeline.costs.prices import load_prices
+    from pipeline.finished_run import FinishedRun
     from pipeline.quoting.saved_quote import read_quote_file
     from pipeline.report.document import Options, make_report
-    from pipeline.report.finished_run import FinishedRun
     from pipeline.report.page import write_report
     from pipeline.stores.opening import open_store
 

@@ -77,7 +77,11 @@ def recorded_bundle(store: RunStore, plan: Plan) -> Path:
 
     Raises PinnedError if it is in neither place.
     """
-    used = [Path(event["bundle"]) for event in read_events(store) if event["event"] == "driver_started"]
+    used = [
+        Path(event["bundle"])
+        for event in read_events(store)
+        if event["event"] == "driver_started" and "bundle" in event
+    ]
     for folder in [*reversed(used), demo_bundle()]:
         if (folder / "config.json").exists() and bundle_hash(folder) == plan.pinned["bundle"]:
             return folder

@@ -147,7 +147,7 @@ def _workers(store: RunStore, now: float) -> tuple[list[Worker], dict[tuple[int,
         worker.last_event_at = max(worker.last_event_at, event["at"])
         match event["event"]:
             case "driver_started":
-                worker.command, worker.host, worker.pid = event["command"], event["host"], event["pid"]
+                worker.command, worker.host, worker.pid = map(event.get, ("command", "host", "pid"))
             case "driver_ended":
                 worker.ended = True
             case "replica_ready":

@@ -62,9 +62,9 @@ def parse_quote(data: bytes, source: str) -> SavedQuote:
     """A quote from its JSON; source: how errors name it. Raises ConfigError that names every wrong field."""
     try:
         return SavedQuote.model_validate(json.loads(data))
-    except ValueError as error:
-        if isinstance(error, ValidationError):
-            raise ConfigError("\n".join(explain_faults(error, source))) from error
+    except ValidationError as error:
+        raise ConfigError("\n".join(explain_faults(error, source))) from error
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{source}: not JSON, as `ramfleet quote --json` writes it: {error}") from error
 
 

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from pandas.util import hash_array
 
 from pipeline.costs.prices import PriceTable
+from pipeline.finished_run import FinishedRun
 from pipeline.redecide import fired_scores
 from pipeline.report.document import Options, Report, make_report
-from pipeline.report.finished_run import FinishedRun
 from pipeline.report.numbers import money, plain, share
 from pipeline.report.tag_stats import stored_scores
 

@@ -6,9 +6,9 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from pipeline.finished_run import REPORT, FinishedRun
 from pipeline.report import views
 from pipeline.report.document import Options, Report, make_report
-from pipeline.report.finished_run import REPORT, FinishedRun
 from pipeline.report.numbers import duration, money, plain, share
 
 

@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 import pipeline.report.compare as compare_module
 from jobs.main import app
 from pipeline.finalize import finalize
+from pipeline.finished_run import FinishedRun
 from pipeline.report.compare import Comparison, as_dict, compare_runs, figure_rows
-from pipeline.report.finished_run import FinishedRun
 from pipeline.stores.local_store import LocalStore
 from ramcore.vocabulary import Vocabulary
 

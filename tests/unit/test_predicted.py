@@ -17,6 +17,7 @@ from pipeline.cards.profiles import load_profiles
 from pipeline.costs.prices import load_prices
 from pipeline.errors import ConfigError
 from pipeline.finalize import finalize
+from pipeline.finished_run import FinishedRun
 from pipeline.quoting.fleet_file import parse_fleet
 from pipeline.quoting.quote import Wish, make_quote
 from pipeline.quoting.rentals import open_market
@@ -25,7 +26,6 @@ from pipeline.quoting.simulate import Job
 from pipeline.quoting.words import quote_document
 from pipeline.report.document import Options, as_dict, make_report
 from pipeline.report.exports import as_markdown
-from pipeline.report.finished_run import FinishedRun
 from pipeline.report.page import render
 from pipeline.report.predicted import Predicted
 from pipeline.stores.local_store import LocalStore

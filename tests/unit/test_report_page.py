@@ -23,10 +23,10 @@ from jobs.main import app
 from pipeline.config import FetchConfig
 from pipeline.errors import InputError
 from pipeline.finalize import finalize
+from pipeline.finished_run import FinishedRun
 from pipeline.report import views
 from pipeline.report.document import Options, Report, as_dict, make_report
 from pipeline.report.exports import as_csv, as_markdown, markdown_table
-from pipeline.report.finished_run import FinishedRun
 from pipeline.report.page import render
 from pipeline.stores.local_store import LocalStore
 from ramcore.vocabulary import Vocabulary
