@@ -38,11 +38,11 @@ class NodeOffer(_Entry):
     """As Ray or its driver names it ("A10G", "GeForce RTX 3090"); "cpu" for a node without one."""
     instance_type: Text | None = None
     """As the cloud names it: for prices of instances, and for `ray up`."""
-    vram_gib: Positive | None = None
+    vram_gib: Annotated[Positive, Field(le=10_000)] | None = None
     """Memory of a card in GiB, where cards of one name have more or less of it."""
     gpus: Annotated[int, Field(ge=1, le=64)] = 1
     """Cards of a node."""
-    cpus: Positive | None = None
+    cpus: Annotated[Positive, Field(le=100_000)] | None = None
     """Threads of a node that decode; unknown: decoding is taken to keep up."""
     link_mbit_s: Positive | None = None
     """What a node can receive, in megabit/s; unknown: the network is taken to keep up."""
@@ -60,7 +60,7 @@ class NodeOffer(_Entry):
     """From asking for a node to processes running on it: provisioning, boot, image."""
     startup_is_billed: bool = True
     """Whether these minutes are paid for."""
-    images_per_s: Positive | None = None
+    images_per_s: Annotated[Positive, Field(le=1e6)] | None = None
     """Of one card, as you measured it; otherwise from profiles or the model of the card."""
 
     @property
@@ -89,7 +89,7 @@ class Assumptions(_Entry):
 
     image_kb: Positive = 150.0
     """Bytes of an image as it is fetched, in 1,000; the mean."""
-    decode_ms: Positive = 4.0
+    decode_ms: Annotated[float, Field(ge=0.001, allow_inf_nan=False)] = 4.0
     """Of one thread for decoding and resizing an image; 3–5 for web-size photographs, 90 for 10 megapixels."""
     load_seconds: Amount = 45.0
     """From a process that starts to a model that answers."""
