@@ -3,19 +3,27 @@
 import csv
 import io
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from pipeline.costs.ledger import RUN, Ledger
 from pipeline.report import views
 from pipeline.report.document import Report, row_dict
 
-_UNSAFE = str.maketrans({"|": "\\|", "\n": " ", "\r": " ", "<": "&lt;", ">": "&gt;"})
+_UNSAFE = str.maketrans(
+    {"\n": " ", "\r": " ", "<": "&lt;", ">": "&gt;", "&": "&amp;", **{sign: f"\\{sign}" for sign in "\\|[]*"}}
+)
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_NAMES = ("key", "node_type", "card", "currency")
 _TAGS = 20
 
 
 def as_csv(ledger: Ledger) -> str:
-    """The cost table: a row for each node type and node, and for the run; amounts in the ledger's currency."""
+    """The cost table: a row for each node type and node, and for the run; amounts in the ledger's currency.
+
+    A name that a spreadsheet would take for a formula has an apostrophe in front, as OWASP's "CSV Injection" advises.
+    """
     rows = [
-        {"row": kind, **row_dict(row), "currency": ledger.currency}
+        _without_formulas({"row": kind, **row_dict(row), "currency": ledger.currency})
         for kind, part in (("type", ledger.rows_by_type), ("node", ledger.rows_by_node), (RUN, (ledger.run,)))
         for row in part
     ]
@@ -24,6 +32,11 @@ def as_csv(ledger: Ledger) -> str:
     writer.writeheader()
     writer.writerows(rows)
     return buffer.getvalue()
+
+
+def _without_formulas(row: dict[str, Any]) -> dict[str, Any]:
+    unsafe = {name: f"'{row[name]}" for name in _NAMES if row[name] is not None and row[name].startswith(_FORMULA)}
+    return row | unsafe
 
 
 def as_markdown(report: Report) -> str:
