@@ -92,6 +92,11 @@ class FinishedRun:
         return parts
 
 
+def published(store: RunStore) -> dict[str, Any] | None:
+    """What run.json says, None where there is none. Raises InputError for one that cannot be read."""
+    return _read_document(store) if store.exists("run.json") else None
+
+
 def _read_document(store: RunStore) -> dict[str, Any]:
     name = f"{store.root}/run.json"
     again = f"`ramfleet finalize {store.root}` writes it again"

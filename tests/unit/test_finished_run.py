@@ -57,7 +57,7 @@ def test_a_damaged_run_json_is_said(store: LocalStore, text: str) -> None:
     """Whoever reads it: reports and quotes alike."""
     store.replace("run.json", text.encode())
     for read in (FinishedRun, measured_cards):
-        with pytest.raises(InputError, match="run.json is damaged; `ramfleet finalize"):
+        with pytest.raises(InputError, match=r"run\.json is damaged; `ramfleet finalize"):
             read(store)
 
 
@@ -66,7 +66,7 @@ def test_a_run_json_that_is_a_folder_is_said(store: LocalStore) -> None:
     path = store.path("run.json")
     path.unlink()
     path.mkdir()
-    with pytest.raises(InputError, match="run.json cannot be read: Is a directory"):
+    with pytest.raises(InputError, match=r"run\.json cannot be read: Is a directory"):
         FinishedRun(store)
 
 
