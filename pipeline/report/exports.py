@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from pipeline.costs.ledger import RUN, Ledger
-from pipeline.report import views
+from pipeline.report import cost_views, views
 from pipeline.report.document import Report, row_dict
 
 _UNSAFE = str.maketrans(
@@ -54,15 +54,15 @@ def as_markdown(report: Report) -> str:
     else:
         rows = (*report.ledger.rows_by_type, report.ledger.run)
         lines += markdown_table(
-            views.cost_columns(report.ledger.currency), views.cost_table(rows, report.ledger.currency)
+            cost_views.cost_columns(report.ledger.currency), cost_views.cost_table(rows, report.ledger.currency)
         )
         unpriced = [f"- No price: {_safe(line)}" for line in report.ledger.unpriced]
         lines += ["", *unpriced, *([""] if unpriced else []), "## Where time goes", ""]
-        lines += markdown_table(("", *views.SPLIT_NAMES), views.splits_table(report.ledger))
+        lines += markdown_table(("", *cost_views.SPLIT_NAMES), cost_views.splits_table(report.ledger))
     if report.predicted is not None:
         lines += ["", "## Predicted and actual", ""]
-        lines += markdown_table(views.PREDICTED_COLUMNS, views.predicted_rows(report.predicted))
-        lines += ["", *markdown_table(views.KIND_COLUMNS, views.predicted_kinds(report.predicted))]
+        lines += markdown_table(cost_views.PREDICTED_COLUMNS, cost_views.predicted_rows(report.predicted))
+        lines += ["", *markdown_table(cost_views.KIND_COLUMNS, cost_views.predicted_kinds(report.predicted))]
     if report.rejects:
         lines += ["", "## Rejects", ""]
         lines += markdown_table(
