@@ -145,11 +145,11 @@ def figure_rows(found: Comparison) -> list[tuple[str, str, str, str]]:
     rows = []
     for name, a, b in zip(FIGURES, _figures(found.a), _figures(found.b), strict=True):
         comparable = ("for" not in name and name != "cost") or currencies[0] == currencies[1]
-        texts = [_text(name, value, currency) for value, currency in zip((a, b), currencies, strict=True)]
+        text_a, text_b = _text(name, a, currencies[0]), _text(name, b, currencies[1])
         if name == "cost":
             comparable = comparable and not any(partly)
-            texts = [f"{text}{_PARTLY * lacks}" for text, lacks in zip(texts, partly, strict=True)]
-        rows.append((name, *texts, _change(a, b, comparable)))
+            text_a, text_b = text_a + _PARTLY * partly[0], text_b + _PARTLY * partly[1]
+        rows.append((name, text_a, text_b, _change(a, b, comparable)))
     return rows
 
 
