@@ -1,10 +1,11 @@
 """A quote as `ramfleet quote --json` wrote it, kept in a run folder to be held against what became of it."""
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from pipeline.errors import ConfigError
 from pipeline.quoting.fleet_file import explain_faults
@@ -26,6 +27,12 @@ class Drawn(_Part):
     p10: _Value
     p50: _Value
     p90: _Value
+
+    @model_validator(mode="after")
+    def _in_order(self) -> "Drawn":
+        if not self.p10 <= self.p50 <= self.p90:
+            raise ValueError(f"p10 {self.p10:g}, p50 {self.p50:g}, p90 {self.p90:g} are not in order: quote again")
+        return self
 
 
 class Simulated(_Part):
@@ -56,6 +63,14 @@ class SavedQuote(_Part):
     nodes: _Count
     simulated: Simulated
     kinds: tuple[QuotedKind, ...]
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> "SavedQuote":
+        names = [kind.name for kind in self.kinds]
+        twice = sorted(name for name, times in Counter(names).items() if times > 1)
+        if twice:
+            raise ValueError(f"several kinds are called {', '.join(twice)}: quote again")
+        return self
 
 
 def parse_quote(data: bytes, source: str) -> SavedQuote:
