@@ -1,5 +1,6 @@
 """`ramfleet`: the command line. Errors become one line each and an exit code: 1 failed, 2 bad input, 3 resumable."""
 
+import errno
 import os
 import sys
 
@@ -43,6 +44,7 @@ app.command("quote")(jobs.quote.quote)
 app.command("threshold")(jobs.threshold.threshold)
 app.command("train")(jobs.train.train)
 app.add_typer(jobs.model.app, name="model")
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @app.callback(invoke_without_command=True)
@@ -65,6 +67,10 @@ def main() -> None:
         _fail(error, error.exit_code)
     except RamcoreError as error:
         _fail(error, 2)
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        _fail(f"{error.filename or 'standard output'}: {error.strerror}: make room, then run the same command again", 1)
 
 
 def _fail(error: Exception | str, code: int) -> None:

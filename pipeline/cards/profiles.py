@@ -12,6 +12,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from pipeline.errors import ConfigError
+from pipeline.yaml_text import read_yaml
 
 GIB = 2**30
 
@@ -154,7 +155,7 @@ def load_profiles(path: str | Path | None = None) -> CardTable:
 def parse_profiles(text: str, source: str) -> CardTable:
     """The profiles of a YAML document; source: how errors name it."""
     try:
-        tree = yaml.safe_load(text)
+        tree = read_yaml(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"{source}: not YAML: {' '.join(str(error).split())}") from error
     if tree is None:

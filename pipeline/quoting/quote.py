@@ -24,6 +24,7 @@ _CLOSER = 0.995
 _CURVE_POINTS = 9
 _DEARER = 1.1
 """Without a deadline or a budget: the fastest mix that costs at most so many times the least."""
+_AGES_S = 3600e6
 _MOST_CHUNKS = 20_000
 """Of a simulated run, where real ones would have more: coarser ones, see `coarse_rows`."""
 
@@ -149,7 +150,7 @@ def _kept(
     """Where simulated runs pass a limit that planned ones keep: mixes with more room, until enough of them keep it."""
     room = limit.amount
     for _ in range(_ROUNDS):
-        over = _quantile([limit.of_run(run) for run in runs], planner.wish.confidence) / limit.amount
+        over = _over(_quantile([limit.of_run(run) for run in runs], planner.wish.confidence), limit.amount)
         if over <= 1 or mix.counts == limit.least.counts:
             break
         room *= _CLOSER / over
@@ -191,7 +192,7 @@ class _Planner:
             mix = limit.within(room)
             if mix is None:
                 return None
-            over = self._drawn_quantile(limit, mix) / amount
+            over = _over(self._drawn_quantile(limit, mix), amount)
             if over <= 1:
                 return mix
             room *= _CLOSER / over
@@ -319,7 +320,9 @@ def hours(seconds: float) -> str:
     """A duration for people."""
     if seconds < 600:
         return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.1f} min"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:,.1f} h"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:,.1f} h" if seconds < _AGES_S else f"{seconds / 3600:.1e} h"
 
 
 def money(amount: float, currency: str) -> str:
@@ -393,6 +396,11 @@ def _times_as_many(plans: Sequence[NodePlan], images: int, deadline_s: float) ->
         middle = (low + high + 1) // 2
         low, high = (middle, high) if everything(plans, middle).seconds <= deadline_s else (low, middle - 1)
     return images / low if low else math.inf
+
+
+def _over(taken: float, amount: float) -> float:
+    """How many times a limit is taken; nothing is within any, also within a budget of nothing."""
+    return taken / amount if amount else math.inf if taken > 0 else 0.0
 
 
 def _quantile(values: Sequence[float], share: float) -> float:

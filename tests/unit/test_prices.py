@@ -1,6 +1,7 @@
 """What nodes cost: own prices, SkyPilot's catalogues, the table that comes with the package."""
 
 import pickle
+import re
 from pathlib import Path
 
 import pytest
@@ -253,3 +254,41 @@ def test_names_of_cards() -> None:
     assert (
         len({plain_card(name) for name in ("L40", "L40S", "L4", "A10", "A10G", "A100", "RTX 4070", "RTX4070Ti")}) == 8
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("currency: EUR\nT4: 0.2 $/h", "line 2: per_hour='0.2 $/h': it is in USD here, and currency says EUR"),
+        ("prices: [{card: T4, per_hour: 0.2 €/h, currency: USD}]", "it is in EUR here, and currency says USD"),
+        ("T4: 1\nT4: 2", "T4 is given twice, first in line 1"),
+        ("T4: 1e400", "per_hour='1e400': write an amount per hour"),
+        ("T4: 1e-400", "per_hour='1e-400': write an amount per hour"),
+        ("prices: [{card: T4, per_hour: 1, gpus: 1.5}]", "gpus='1.5': write a whole number"),
+        ("prices: [{card: T4, per_hour: 1, gpus: 1e300}]", "gpus='1e300': write a number of 0 to 1,000,000"),
+    ],
+)
+def test_amounts_that_mean_two_things_or_none_are_refused(text: str, said: str) -> None:
+    """Field, value and remedy; nothing is chosen in silence."""
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        parse_yaml(text, "own.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("g4,T4,1,4,16,us-east-1,0.1,0.5", "line 2: fewer fields than the header has; was it cut off?"),
+        ('"g4,T4,1,4,16,us-east-1,0.1,0.5,a,', "line 2: not CSV: unexpected end of data"),
+        ("g4,T4,1,4,16,us,0.1,0.5,a," + "x" * 200_000, "not CSV: field larger than field limit"),
+    ],
+)
+def test_a_catalogue_that_was_cut_off_is_refused(text: str, said: str) -> None:
+    """Half a price is no price."""
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        parse_csv(",".join(CSV_COLUMNS) + "\n" + text, "own.csv")
+
+
+def test_a_column_that_is_there_twice_is_refused() -> None:
+    """One of the two prices would be lost."""
+    with pytest.raises(ConfigError, match="line 1: column Price is there several times"):
+        parse_csv("Price," + ",".join(CSV_COLUMNS) + "\n9,g4,T4,1,4,16,us,0.1,0.5,a,\n", "own.csv")
