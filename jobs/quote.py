@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from pipeline.cards.sizing import ModelLoad
+    from pipeline.quoting.answer import Quote, Wish
     from pipeline.quoting.fleet_file import FleetFile
-    from pipeline.quoting.quote import Quote, Wish
     from pipeline.quoting.rentals import Market
     from pipeline.quoting.simulate import Job
 
@@ -66,8 +66,8 @@ def quote(
 ) -> None:
     """Say which nodes to rent, what the run will cost and how long it takes, how sure that is, and why."""
     from jobs.screen import screen
+    from pipeline.quoting.answer import Wish
     from pipeline.quoting.fleet_file import load_fleet
-    from pipeline.quoting.quote import Wish
 
     if (source is None) == (images is None):
         raise typer.BadParameter("give INPUT or --images, one of them")
@@ -125,7 +125,7 @@ def _market(
     offered: "FleetFile", prices: list[str], profiles: Path | None, load: "ModelLoad", dtype: str, measured: str | None
 ) -> "Market":
     from pipeline.cards.profiles import load_profiles
-    from pipeline.costs.prices import load_prices
+    from pipeline.costs.price_files import load_prices
     from pipeline.errors import ConfigError
     from pipeline.quoting.measured_run import measured_cards
     from pipeline.quoting.rentals import open_market

@@ -51,7 +51,7 @@ def report(
     A local picture is shown if it still is what was tagged; others are fetched as `ramfleet tag` would.
     """
     from pipeline.config import load_config
-    from pipeline.costs.prices import load_prices
+    from pipeline.costs.price_files import load_prices
     from pipeline.errors import StoreError
     from pipeline.finished_run import FinishedRun
     from pipeline.quoting.saved_quote import read_quote_file

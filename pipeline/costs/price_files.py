@@ -4,14 +4,16 @@ import csv
 import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
+from functools import cache
+from importlib import resources
 from pathlib import Path
 from typing import Literal
 
 import yaml
 
-from pipeline.costs.prices import Market, Offer, Price, PriceList, market_of, split_memory
+from pipeline.costs.prices import Market, Offer, Price, PriceList, PriceTable, market_of, split_memory
 from pipeline.errors import ConfigError
 from pipeline.yaml_text import compose_yaml
 
@@ -49,6 +51,27 @@ _FIELDS = (
     "currency",
     "source",
 )
+
+
+def load_prices(paths: Sequence[str] | None) -> PriceTable:
+    """The prices of these files, the later ones first, then the table that comes with the package.
+
+    Files whose names end in .csv have SkyPilot's columns, all others are YAML; see docs/costs.md. The table is left out
+    where own prices are in another currency. Raises ConfigError that names file, line, field, value and remedy.
+    """
+    own = [read_price_file(path) for path in reversed(paths or ())]
+    same_currency(own)
+    shipped = shipped_prices()
+    if own and own[0].currency != shipped.currency:
+        return PriceTable(tuple(own), (f"the prices that come with the package are in {shipped.currency}",))
+    return PriceTable((*own, shipped))
+
+
+@cache
+def shipped_prices() -> PriceList:
+    """The dated table that comes with the package."""
+    file = resources.files("pipeline.costs") / "prices.yaml"
+    return replace(parse_yaml(file.read_text(encoding="utf-8"), "prices.yaml"), is_typical=True)
 
 
 def read_price_file(path: str) -> PriceList:

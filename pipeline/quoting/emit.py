@@ -9,8 +9,8 @@ from typing import Any
 import yaml
 
 from pipeline.errors import ConfigError
+from pipeline.quoting.answer import Line, Quote, hours, money
 from pipeline.quoting.fleet_file import FleetFile, NodeOffer, chosen_fleet, dump_fleet
-from pipeline.quoting.quote import Line, Quote, hours, money
 
 INSTANCE_LABEL = "ramfleet/instance-type"
 _IMAGE = "ramfleet:latest"

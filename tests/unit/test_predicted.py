@@ -14,12 +14,13 @@ from typer.testing import CliRunner
 
 from jobs.main import app
 from pipeline.cards.profiles import load_profiles
-from pipeline.costs.prices import load_prices
+from pipeline.costs.price_files import load_prices
 from pipeline.errors import ConfigError
 from pipeline.finalize import finalize
 from pipeline.finished_run import FinishedRun
+from pipeline.quoting.answer import Wish
 from pipeline.quoting.fleet_file import parse_fleet
-from pipeline.quoting.quote import Wish, make_quote
+from pipeline.quoting.quote import make_quote
 from pipeline.quoting.rentals import open_market
 from pipeline.quoting.saved_quote import SavedQuote, keep_quote, parse_quote
 from pipeline.quoting.simulate import Job

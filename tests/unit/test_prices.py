@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.cards.profiles import load_profiles
-from pipeline.costs.price_files import CSV_COLUMNS, parse_csv, parse_yaml
-from pipeline.costs.prices import NodePrice, PriceTable, load_prices, plain_card, shipped_prices
+from pipeline.costs.price_files import CSV_COLUMNS, load_prices, parse_csv, parse_yaml, shipped_prices
+from pipeline.costs.prices import NodePrice, PriceTable, plain_card
 from pipeline.errors import ConfigError
 
 HEADER = ",".join(CSV_COLUMNS)

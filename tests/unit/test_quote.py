@@ -16,13 +16,14 @@ from loads import RAM_PLUS
 from typer.testing import CliRunner
 
 from pipeline.cards.profiles import load_profiles
-from pipeline.costs.prices import load_prices
+from pipeline.costs.price_files import load_prices
 from pipeline.errors import ConfigError
+from pipeline.quoting.answer import Wish
 from pipeline.quoting.emit import fleet_yaml, kuberay_yaml, ray_up_yaml
 from pipeline.quoting.fleet_file import FleetFile, NodeOffer, parse_fleet
 from pipeline.quoting.measured_run import MeasuredCard
 from pipeline.quoting.mix import evaluate
-from pipeline.quoting.quote import InfeasibleError, Wish, make_quote, predict
+from pipeline.quoting.quote import InfeasibleError, make_quote, predict
 from pipeline.quoting.rentals import Market, drawn_factors, kind_of, open_market, plans_of
 from pipeline.quoting.simulate import Job, simulate
 from pipeline.quoting.words import quote_document

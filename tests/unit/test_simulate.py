@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from simulated_fleet import SimulatedFleet
 
-from pipeline.costs.prices import load_prices
+from pipeline.costs.price_files import load_prices
 from pipeline.quoting.fleet_file import Assumptions, NodeOffer
 from pipeline.quoting.mix import evaluate
 from pipeline.quoting.rentals import Rental, Speed, kind_of, plan_of
