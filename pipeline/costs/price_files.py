@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
 from functools import cache
 from importlib import resources
-from pathlib import Path
 from typing import Literal
 
 import yaml
 
 from pipeline.costs.prices import Market, Offer, Price, PriceList, PriceTable, market_of, split_memory
 from pipeline.errors import ConfigError
+from pipeline.text_files import read_text
 from pipeline.yaml_text import compose_yaml
 
 CSV_COLUMNS = (
@@ -76,12 +76,7 @@ def shipped_prices() -> PriceList:
 
 def read_price_file(path: str) -> PriceList:
     """The prices of a file. Raises ConfigError that names file, line, field, value and remedy."""
-    try:
-        text = Path(path).read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise ConfigError(f"prices={path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"prices={path}: not UTF-8: {error}") from error
+    text = read_text(path, "prices")
     return parse_csv(text, path) if path.lower().endswith(".csv") else parse_yaml(text, path)
 
 

@@ -126,19 +126,6 @@ class PriceTable:
         """Of all prices."""
         return self.lists[0].currency if self.lists else "USD"
 
-    def price_of(
-        self,
-        card: str | None,
-        instance_type: str | None,
-        market: str | None,
-        place: str | None,
-        gpus: int,
-        vram_gib: float | None = None,
-    ) -> NodePrice | None:
-        """What the whole node costs an hour; None where that is not known, see `find`."""
-        found = self.find(card, instance_type, market, place, gpus, vram_gib)
-        return None if isinstance(found, str) else found
-
     def find(
         self,
         card: str | None,

@@ -9,6 +9,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from pipeline.errors import ConfigError
+from pipeline.text_files import read_text
 from pipeline.yaml_text import read_yaml
 
 Market = Literal["on_demand", "spot"]
@@ -137,12 +138,7 @@ class FleetFile(_Entry):
 
 def load_fleet(path: str | Path) -> FleetFile:
     """Read a fleet file. Raises ConfigError that names every wrong field with its value, all at once."""
-    try:
-        text = Path(path).read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise ConfigError(f"fleet={path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"fleet={path}: not UTF-8: {error}") from error
+    text = read_text(path, "fleet")
     return parse_fleet(text, f"fleet={path}")
 
 

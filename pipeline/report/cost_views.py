@@ -1,6 +1,6 @@
 """What a run cost and where its time went, as charts and tables of its page; and what had been quoted beside it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,9 @@ NO_QUOTE = (
     "quote.json`, or `ramfleet report RUN --quote quote.json`."
 )
 
+Spread = tuple[float, float, float, float]
+"""Of a bar: the ends of its line, and of the thick part of it, as `charts.Bar` has them."""
+
 _MOST_BARS = 24
 _MOST_NODES = 500
 _MOST_DOTS = 60
@@ -37,20 +40,34 @@ SPLIT_NAMES = {
 
 def rate_chart(report: Report, ledger: Ledger) -> Markup | None:
     """Images per second of one busy card, by node type."""
-    rows = [row for row in ledger.rows_by_type if row.images_per_s]
-    rows = sorted(rows, key=lambda row: -(row.images_per_s or 0))[:_MOST_BARS]
-    if not rows:
+    bars = _bars(ledger, "images_per_s", lambda row: _rate_spread(report, row))
+    return _bar_chart("rates", "Images per second of one busy card", bars, "images/s of a busy card")
+
+
+def money_chart(ledger: Ledger) -> Markup | None:
+    """Images for one unit of money, by node type."""
+    what = f"images for {unit(ledger.currency)}"
+    bars = _bars(ledger, "images_per_dollar", lambda row: _node_spread(ledger, row))
+    return _bar_chart("money", f"Images for {unit(ledger.currency)}", bars, what)
+
+
+def _bars(ledger: Ledger, figure: str, spread: Callable[[LedgerRow], Spread | None]) -> list[Bar]:
+    """One for each node type that has the figure, the highest first."""
+    known = [(getattr(row, figure), row) for row in ledger.rows_by_type if getattr(row, figure)]
+    known.sort(key=lambda pair: -pair[0])
+    return [
+        Bar(row.key, value, plain(value), spread(row), _dots(ledger, row, figure)) for value, row in known[:_MOST_BARS]
+    ]
+
+
+def _bar_chart(name: str, title: str, bars: Sequence[Bar], axis: str) -> Markup | None:
+    if not bars:
         return None
-    bars = [
-        Bar(row.key, row.images_per_s or 0, plain(row.images_per_s or 0), _rate_spread(report, row),
-            _dots(ledger, row, "images_per_s"))
-        for row in rows
-    ]  # fmt: skip
     said = "; ".join(f"{bar.label} {bar.text}" for bar in bars)
-    return charts.bar_chart("rates", f"Images per second of one busy card. {said}", bars, "images/s of a busy card")
+    return charts.bar_chart(name, f"{title}. {said}", bars, axis)
 
 
-def _rate_spread(report: Report, row: LedgerRow) -> tuple[float, float, float, float] | None:
+def _rate_spread(report: Report, row: LedgerRow) -> Spread | None:
     """The card's rate while each piece of work was done: the piece's own rate, times the pieces done at once."""
     nodes = [node for node in report.attempts.nodes.values() if node.node_type == row.key]
     merged = Sketch()
@@ -70,23 +87,7 @@ def _dots(ledger: Ledger, row: LedgerRow, figure: str) -> Sequence[float]:
     return known if 1 < len(known) <= _MOST_DOTS else ()
 
 
-def money_chart(ledger: Ledger) -> Markup | None:
-    """Images for one unit of money, by node type."""
-    rows = [row for row in ledger.rows_by_type if row.images_per_dollar]
-    rows = sorted(rows, key=lambda row: -(row.images_per_dollar or 0))[:_MOST_BARS]
-    if not rows:
-        return None
-    bars = [
-        Bar(row.key, row.images_per_dollar or 0, plain(row.images_per_dollar or 0), _node_spread(ledger, row),
-            _dots(ledger, row, "images_per_dollar"))
-        for row in rows
-    ]  # fmt: skip
-    one = unit(ledger.currency)
-    said = "; ".join(f"{bar.label} {bar.text}" for bar in bars)
-    return charts.bar_chart("money", f"Images for {one}. {said}", bars, f"images for {one}")
-
-
-def _node_spread(ledger: Ledger, row: LedgerRow) -> tuple[float, float, float, float] | None:
+def _node_spread(ledger: Ledger, row: LedgerRow) -> Spread | None:
     values = [node.images_per_dollar for node in ledger.rows_by_node if node.node_type == row.key]
     known = [value for value in values if value]
     if len(known) < 5:

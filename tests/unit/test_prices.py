@@ -57,13 +57,13 @@ def test_the_table_of_the_package_is_dated_and_of_known_cards() -> None:
 def test_memory_decides_between_cards_of_one_name() -> None:
     """An A100 has one price with 40 GB and another with 80; where its memory is not known it has none."""
     prices = load_prices(None)
-    small, large = (prices.price_of("A100", None, None, None, 1, vram) for vram in (39.6, 79.2))
-    assert small is not None
-    assert large is not None
+    small, large = (prices.find("A100", None, None, None, 1, vram) for vram in (39.6, 79.2))
+    assert isinstance(small, NodePrice)
+    assert isinstance(large, NodePrice)
     assert small.per_hour < large.per_hour
     found = prices.find("A100", None, None, None, 1)
-    assert "ramfleet/vram-gib" in str(found)
-    assert prices.price_of("A100", None, None, None, 1) is None
+    assert isinstance(found, str)
+    assert "ramfleet/vram-gib" in found
 
 
 @pytest.mark.parametrize(
@@ -73,8 +73,9 @@ def test_memory_decides_between_cards_of_one_name() -> None:
 def test_what_the_table_does_not_have_is_said(card: str, instance_type: str | None, market: str | None) -> None:
     """No CPUs, no spot prices, no cloud machines by the price of cards elsewhere, no unknown cards."""
     prices = load_prices(None)
-    assert prices.price_of(card, instance_type, market, None, 1) is None
-    assert card in str(prices.find(card, instance_type, market, None, 1))
+    found = prices.find(card, instance_type, market, None, 1)
+    assert isinstance(found, str)
+    assert card in found
 
 
 # ---- own prices ----
@@ -122,8 +123,10 @@ def test_own_prices_win_and_later_files_before_earlier_ones(tmp_path: Path) -> N
         (tmp_path / name).write_text(text)
     prices = load_prices([str(tmp_path / "a.yaml"), str(tmp_path / "b.yml")])
     assert [dollars(prices.find(card, None, None, None, 1)) for card in ("T4", "L4")] == ["7", "8"]
-    assert prices.price_of("A10", None, None, None, 1) == load_prices(None).price_of("A10", None, None, None, 1)
-    assert prices.price_of("T4", None, None, None, 1).source.endswith("b.yml, line 1")  # type: ignore[union-attr]
+    assert prices.find("A10", None, None, None, 1) == load_prices(None).find("A10", None, None, None, 1)
+    own = prices.find("T4", None, None, None, 1)
+    assert isinstance(own, NodePrice)
+    assert own.source.endswith("b.yml, line 1")
 
 
 def test_currencies_are_never_mixed(tmp_path: Path) -> None:

@@ -436,7 +436,7 @@ def test_a_run_without_events_costs_nothing_that_is_known(store: LocalStore, tin
 
 
 def test_events_of_an_older_version_do_not_stop_a_run(store: LocalStore, tiny_bundle: Path) -> None:
-    """They have less in them."""
+    """They have less in them: its rows are all there, its money is said to be unknown."""
     commit_all(store, plan_run(store, tiny_bundle, ["a"]))
     log = EventLog(store, "s", "fleet")
     log.write("node_joined", node="n")
@@ -445,6 +445,10 @@ def test_events_of_an_older_version_do_not_stop_a_run(store: LocalStore, tiny_bu
     log.write("lease_lost", replica="r", work=[0, 0, 1, False, False], granted_s=1.0, begun=True)
     log.close()
     finalize(store)
+    document = json.loads(store.read("run.json"))
+    assert document["counts"]["tagged"] == 1
+    assert (document["cost"]["tagged"], document["cost"]["total"]) == (1, None)
+    assert document["cost"]["unpriced"] == ["1 × unknown: no price was known when it joined"]
 
 
 def test_a_clock_that_was_set_back_loses_no_time() -> None:
