@@ -31,8 +31,8 @@ demo: $(STAMP)  ## tag the pictures that come with the project
 	@echo "Released weights: README.md, section \"Your own images, released weights\"."
 
 test: $(STAMP)  ## all tests
-	$(BIN)/python -m pytest tests/unit -n auto
-	$(BIN)/python -m pytest tests/integration tests/cluster
+	$(BIN)/python -m pytest tests/unit -n auto --durations 20
+	$(BIN)/python -m pytest tests/integration tests/cluster --durations 60
 
 unit: $(STAMP)  ## tests without Ray and network, on all cores
 	$(BIN)/python -m pytest tests/unit -n auto -m "not slow"

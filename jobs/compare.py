@@ -27,9 +27,9 @@ def compare(
     tags: Annotated[int, typer.Option(min=0, help="So many tags, those whose share changed most.")] = _TAGS,
 ) -> None:
     """Compare two finished runs: figures and cost, how far they agree on common images, which tags drifted."""
-    from pipeline.costs.prices import load_prices
+    from pipeline.costs.price_files import load_prices
+    from pipeline.finished_run import FinishedRun
     from pipeline.report.compare import as_dict, compare_runs
-    from pipeline.report.finished_run import FinishedRun
     from pipeline.stores.opening import open_store
 
     if as_json and as_md:

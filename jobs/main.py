@@ -1,5 +1,7 @@
 """`ramfleet`: the command line. Errors become one line each and an exit code: 1 failed, 2 bad input, 3 resumable."""
 
+import atexit
+import errno
 import os
 import sys
 
@@ -43,6 +45,7 @@ app.command("quote")(jobs.quote.quote)
 app.command("threshold")(jobs.threshold.threshold)
 app.command("train")(jobs.train.train)
 app.add_typer(jobs.model.app, name="model")
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @app.callback(invoke_without_command=True)
@@ -55,16 +58,41 @@ def root(version: bool = typer.Option(False, "--version", help="Print the versio
         raise typer.Exit
 
 
+class _End:
+    """Ends the process when all else that is done at its end is done.
+
+    Arrow's threads may still hold Python objects after the last Parquet file has been read; a thread of C++ that asks
+    for the interpreter while that is taken down aborts the process: apache/arrow#34314.
+    """
+
+    code = 1
+
+    def __call__(self) -> None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(self.code)
+
+
 def main() -> None:
     """Run a command; ends the process with its exit code."""
+    end = _End()
+    # Before any other, as the last that is registered runs first.
+    atexit.register(end)
     try:
         app()
+    except SystemExit as left:
+        end.code = left.code if isinstance(left.code, int) else int(left.code is not None)
+        raise
     except StoreAwayError as error:
         _fail(f"{error}. Run the same command again when that is mended", error.exit_code)
     except RunError as error:
         _fail(error, error.exit_code)
     except RamcoreError as error:
         _fail(error, 2)
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        _fail(f"{error.filename or 'standard output'}: {error.strerror}: make room, then run the same command again", 1)
 
 
 def _fail(error: Exception | str, code: int) -> None:

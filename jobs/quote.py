@@ -1,6 +1,7 @@
 """`ramfleet quote`: the cheapest mix of nodes that meets a deadline, its time and cost, before spending."""
 
 import json
+import math
 import re
 import tempfile
 from enum import StrEnum
@@ -13,8 +14,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from pipeline.cards.sizing import ModelLoad
+    from pipeline.quoting.answer import Quote, Wish
     from pipeline.quoting.fleet_file import FleetFile
-    from pipeline.quoting.quote import Quote, Wish
     from pipeline.quoting.rentals import Market
     from pipeline.quoting.simulate import Job
 
@@ -36,6 +37,7 @@ class Dtype(StrEnum):
     FP16 = "fp16"
 
 
+_LONGEST_DEADLINE = 1e12
 _UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400}
 
 
@@ -49,7 +51,7 @@ def quote(
     deadline: Annotated[str | None, typer.Option(help="Of the whole run: 90m, 6h, 2d.")] = None,
     budget: Annotated[float | None, typer.Option(min=0, help="At most so much, in the currency of the prices.")] = None,
     model: Annotated[str, typer.Option(help="Folder of the bundle, or ram_plus for the released one.")] = "ram_plus",
-    tags: Annotated[int | None, typer.Option(min=1, help="Tags that the model is cut down to.")] = None,
+    tags: Annotated[int | None, typer.Option(min=1, max=1_000_000, help="Tags that the model is cut down to.")] = None,
     dtype: Annotated[Dtype, typer.Option(help="Of all cards.")] = Dtype.AUTO,
     profiles: Annotated[Path | None, typer.Option(help="Card profiles of `ramfleet calibrate`.")] = None,
     measured: Annotated[str | None, typer.Option(help="A finished run, whose images/s win over the model's.")] = None,
@@ -64,8 +66,8 @@ def quote(
 ) -> None:
     """Say which nodes to rent, what the run will cost and how long it takes, how sure that is, and why."""
     from jobs.screen import screen
+    from pipeline.quoting.answer import Wish
     from pipeline.quoting.fleet_file import load_fleet
-    from pipeline.quoting.quote import Wish
 
     if (source is None) == (images is None):
         raise typer.BadParameter("give INPUT or --images, one of them")
@@ -73,6 +75,8 @@ def quote(
         raise typer.BadParameter("--to says where --emit writes to: add --emit fleet, kuberay or ray-up")
     if emit is not None and to is None and as_json:
         raise typer.BadParameter("--json and --emit both write to standard output: add --to FILE")
+    if budget is not None and not math.isfinite(budget):
+        raise typer.BadParameter(f"--budget {budget}: write an amount, or leave it out")
     deadline_s = None if deadline is None else _seconds(deadline)
     offered = load_fleet(fleet)
     with tempfile.TemporaryDirectory(prefix="ramfleet-") as folder, screen(Path(folder, "quote.log")) as console:
@@ -121,7 +125,7 @@ def _market(
     offered: "FleetFile", prices: list[str], profiles: Path | None, load: "ModelLoad", dtype: str, measured: str | None
 ) -> "Market":
     from pipeline.cards.profiles import load_profiles
-    from pipeline.costs.prices import load_prices
+    from pipeline.costs.price_files import load_prices
     from pipeline.errors import ConfigError
     from pipeline.quoting.measured_run import measured_cards
     from pipeline.quoting.rentals import open_market
@@ -163,7 +167,7 @@ def _count(source: str | None) -> int:
 
 def _seconds(text: str) -> float:
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(s|min|m|h|d)\s*", text)
-    if found is None or float(found[1]) <= 0:
+    if found is None or not 0 < float(found[1]) < _LONGEST_DEADLINE:
         raise typer.BadParameter(f"--deadline {text!r}: write a number and a unit, such as 90m, 6h or 2d")
     return float(found[1]) * _UNITS[found[2]]
 

@@ -51,10 +51,11 @@ def report(
     A local picture is shown if it still is what was tagged; others are fetched as `ramfleet tag` would.
     """
     from pipeline.config import load_config
-    from pipeline.costs.prices import load_prices
+    from pipeline.costs.price_files import load_prices
+    from pipeline.errors import StoreError
+    from pipeline.finished_run import FinishedRun
     from pipeline.quoting.saved_quote import read_quote_file
     from pipeline.report.document import Options, make_report
-    from pipeline.report.finished_run import FinishedRun
     from pipeline.report.page import write_report
     from pipeline.stores.opening import open_store
 
@@ -71,7 +72,10 @@ def report(
         quote=None if quote is None else read_quote_file(quote)[0],
     )
     if form is Form.html and out is None:
-        typer.echo(write_report(finished, options))
+        try:
+            typer.echo(write_report(finished, options))
+        except StoreError as error:
+            raise type(error)(f"{error}; `ramfleet report {run} --out FILE.html` writes it elsewhere") from error
         return
     text = _text(make_report(finished, options), form)
     if out is None:

@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.error_kinds import ERROR_KINDS
-from pipeline.report.finished_run import REPORT
+from pipeline.finished_run import REPORT
 from pipeline.samples import sample_rows
 from pipeline.stored_size import bytes_on_disk, heavy_warning
 from pipeline.tag import Result

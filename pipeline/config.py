@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from pipeline.errors import ConfigError
+from pipeline.yaml_text import read_yaml
 
 _RESULT: dict[str, Any] = {"pinned": True}
 Count = Annotated[int, Field(ge=1)]
@@ -257,7 +258,7 @@ _ALONE = [name for name, field in Config.model_fields.items() if not _fields(fie
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        tree = read_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"--config {path}: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -277,7 +278,7 @@ def _apply(tree: dict[str, Any], override: str) -> None:
     if not (equals and section and (is_alone or (dot and name))):
         raise ConfigError(f"--set {override}: write section.key=value, like decode.mode=exact")
     try:
-        value = yaml.safe_load(text) if text.strip() else None
+        value = read_yaml(text) if text.strip() else None
     except yaml.YAMLError as error:
         raise ConfigError(f"--set {override}: the value is not YAML: {' '.join(str(error).split())}") from error
     if is_alone:

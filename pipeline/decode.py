@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import torch
 from numpy.typing import NDArray
 
 from pipeline.fetching.fetcher import Fetcher
@@ -88,7 +87,10 @@ class Decoder:
         if plan is None:
             raise FileNotFoundError(f"{job.store.root} holds no plan")
         self._plan = plan
-        torch.set_num_threads(1)  # resizing is one of several decoders' work on this node
+        if job.config.decode.mode != "exact":
+            import torch  # before the first picture, whose time it would be counted as
+
+            torch.set_num_threads(1)  # resizing is one of several decoders' work on this node
         self._fetcher = Fetcher(job.config.fetch, job.config.storage)
 
     def close(self) -> None:

@@ -11,12 +11,11 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from itertools import groupby
 from typing import Any
 
 from pipeline.errors import StoreError
-from pipeline.event_kinds import ALWAYS
+from pipeline.event_shapes import is_event
 from pipeline.stores.run_store import RunStore
 
 LOGS = "events/"
@@ -64,7 +63,7 @@ class EventLog:
 def read_events(store: RunStore, session: str | None = None) -> Iterator[dict[str, Any]]:
     """All events of a run, or of one session, log by log in order of name.
 
-    Lines that are not whole, such as a killed writer leaves behind, are passed over.
+    Lines that are not whole, such as a killed writer leaves behind, or are damaged, are passed over.
     """
     for name in sorted(store.list(LOGS)):
         if session is None or name.startswith(f"{LOGS}{session}-"):
@@ -87,13 +86,15 @@ def _chained(store: RunStore, names: list[str]) -> Iterator[dict[str, Any]]:
 
 def _read(store: RunStore, name: str) -> Iterator[dict[str, Any]]:
     with store.open(name) as file, io.TextIOWrapper(file, encoding="utf-8", errors="replace") as lines:
-        for line in lines:
-            with suppress(json.JSONDecodeError):
-                event = json.loads(line)
-                if is_event(event):
-                    yield event
+        yield from filter(None, map(parse_event, lines))
 
 
-def is_event(value: Any) -> bool:
-    """Whether a line of a log holds an event."""
-    return isinstance(value, dict) and value.keys() >= ALWAYS.keys()
+def parse_event(line: str) -> dict[str, Any] | None:
+    """The event of a line; None for one that is not whole, or is not as docs/events.md says."""
+    try:
+        event = json.loads(line)
+        if "\\ud" in line:  # halves of a character, as names that are not UTF-8 have them: no output can show these
+            event = json.loads(json.dumps(event, ensure_ascii=False).encode("utf-8", "replace"))
+    except (ValueError, RecursionError):
+        return None
+    return event if is_event(event) else None

@@ -19,12 +19,12 @@ from pipeline.chunks import committed, read_chunk
 from pipeline.costs.run_costs import cost_summary, ledger_of
 from pipeline.errors import IncompleteError, InputError, PlanError
 from pipeline.events import events_in_order
+from pipeline.finished_run import REPORT, FinishedRun
 from pipeline.model_record import recorded_vocabulary
 from pipeline.names import Naming
 from pipeline.parts import GROUP_ROWS, PartWriter, create_part
 from pipeline.plan import Plan, read_plan
 from pipeline.report.document import Options
-from pipeline.report.finished_run import REPORT, FinishedRun
 from pipeline.run_document import run_document, write_run
 from pipeline.stores.read_ahead import read_ahead
 from pipeline.stores.read_only import refuse_if_cleaned

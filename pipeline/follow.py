@@ -1,12 +1,10 @@
 """The event log of a run as it grows, from its folder alone, on any machine."""
 
-import json
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from typing import Any
 
-from pipeline.events import LOGS, is_event
+from pipeline.events import LOGS, parse_event
 from pipeline.status import AT_WORK_S
 from pipeline.stores.run_store import Entry, RunStore
 
@@ -35,11 +33,8 @@ class EventTail:
             data = file.read()
         whole = data.rfind(b"\n") + 1
         self._read[entry.name] = begin + whole
-        for line in data[:whole].splitlines():
-            with suppress(json.JSONDecodeError, UnicodeDecodeError):
-                event = json.loads(line)
-                if is_event(event):
-                    yield event
+        lines = data[:whole].decode("utf-8", "replace").split("\n")
+        yield from filter(None, map(parse_event, lines))
 
 
 def follow_events(

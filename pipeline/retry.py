@@ -1,6 +1,5 @@
 """`ramfleet retry`: the rejects of some kinds tagged once more, each affected chunk into its next generation."""
 
-import json
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from pipeline.error_kinds import ERROR_KINDS
 from pipeline.errors import ConfigError, InputError, PinnedError, StoppedError
 from pipeline.events import read_events
 from pipeline.finalize import finalize
+from pipeline.finished_run import published
 from pipeline.fleet.replica import Replica
 from pipeline.metrics.meter import metered
 from pipeline.passes import RetryPass
@@ -77,7 +77,11 @@ def recorded_bundle(store: RunStore, plan: Plan) -> Path:
 
     Raises PinnedError if it is in neither place.
     """
-    used = [Path(event["bundle"]) for event in read_events(store) if event["event"] == "driver_started"]
+    used = [
+        Path(event["bundle"])
+        for event in read_events(store)
+        if event["event"] == "driver_started" and "bundle" in event
+    ]
     for folder in [*reversed(used), demo_bundle()]:
         if (folder / "config.json").exists() and bundle_hash(folder) == plan.pinned["bundle"]:
             return folder
@@ -104,11 +108,8 @@ def find_rejects(store: RunStore, plan: Plan, kinds: frozenset[str]) -> tuple[Re
 
 def _candidates(store: RunStore, plan: Plan) -> Iterable[int]:
     """Chunks that may have rejects: those of the published table, since nothing but a retry changes them later."""
-    try:
-        document = json.loads(store.read("run.json"))
-    except FileNotFoundError:
-        return range(plan.chunks)
-    if document["status"] != "complete" or document["plan_hash"] != plan.hash:
+    document = published(store)
+    if document is None or document["status"] != "complete" or document["plan_hash"] != plan.hash:
         return range(plan.chunks)
     chunks: set[int] = set()
     for name in document["parts"]["rejects"]:

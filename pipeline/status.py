@@ -1,6 +1,5 @@
 """`ramfleet status`: how far a run is, from its folder alone; on any machine, without Ray."""
 
-import json
 import time
 from collections import Counter
 from dataclasses import asdict, dataclass, field
@@ -9,6 +8,7 @@ from typing import Any
 from pipeline.chunks import chunk_of, read_chunk
 from pipeline.errors import InputError
 from pipeline.events import events_in_order
+from pipeline.finished_run import published
 from pipeline.plan import Plan, read_plan
 from pipeline.stores.read_ahead import read_ahead
 from pipeline.stores.read_only import cleaned_record
@@ -87,15 +87,15 @@ def run_status(store: RunStore, now: float | None = None) -> Status:
     commits = _commits(plan, entries)
     latest = _latest(plan, entries)
     workers, rejects_of = _workers(store, now)
-    published = _published(store)
+    report = published(store)
     done = sum(plan.chunk_rows(chunk) for chunk in latest)
     images = plan.counts["planned"]
-    if cleaned and published is not None:
-        chunks_done, done, rejects = plan.chunks, images, published["rejects_by_kind"]
+    if cleaned and report is not None:
+        chunks_done, done, rejects = plan.chunks, images, report["rejects_by_kind"]
     else:
         chunks_done, rejects = len(latest), _rejects(store, plan, latest, rejects_of)
     at_work = any(worker.at_work for worker in workers)
-    state = _state(plan, chunks_done, at_work, cleaned, published)
+    state = _state(plan, chunks_done, at_work, cleaned, report)
     recent = _rate(plan, [commit for commit in commits if commit[0] > commits[-1][0] - _RECENT_S]) if commits else None
     return Status(
         store.root,
@@ -147,7 +147,7 @@ def _workers(store: RunStore, now: float) -> tuple[list[Worker], dict[tuple[int,
         worker.last_event_at = max(worker.last_event_at, event["at"])
         match event["event"]:
             case "driver_started":
-                worker.command, worker.host, worker.pid = event["command"], event["host"], event["pid"]
+                worker.command, worker.host, worker.pid = map(event.get, ("command", "host", "pid"))
             case "driver_ended":
                 worker.ended = True
             case "replica_ready":
@@ -183,19 +183,11 @@ def _rejects(
     return total
 
 
-def _published(store: RunStore) -> dict[str, Any] | None:
-    try:
-        document: dict[str, Any] = json.loads(store.read("run.json"))
-    except FileNotFoundError:
-        return None
-    return document
-
-
-def _state(plan: Plan, done: int, at_work: bool, cleaned: bool, published: dict[str, Any] | None) -> str:
+def _state(plan: Plan, done: int, at_work: bool, cleaned: bool, report: dict[str, Any] | None) -> str:
     if cleaned:
         return "read-only"
     if at_work:
         return "tagging"
     if done < plan.chunks:
         return "stopped" if done else "planned"
-    return "complete" if published is not None and published["status"] == "complete" else "tagged"
+    return "complete" if report is not None and report["status"] == "complete" else "tagged"

@@ -5,7 +5,6 @@ A row is unchanged if the base has tagged an image of the same image_id and uri,
 then the base's tag table streams by once.
 """
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -16,12 +15,13 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipeline.errors import InputError, PinnedError
+from pipeline.finished_run import published
 from pipeline.manifests.identity import CARRIED, Flags, Spool, partitioned, partitions_for
 from pipeline.names import Naming
 from pipeline.parts import GROUP_ROWS, PartWriter
 from pipeline.plan import CarriedPart
 from pipeline.stores.run_store import RunStore
-from pipeline.tables import FORMAT_VERSION, TAGS_COLUMNS, VERSION_COLUMN
+from pipeline.tables import TAGS_COLUMNS, VERSION_COLUMN
 
 BASE_PIN = "--base"
 _MAY_DIFFER = ("INPUT", "--limit", BASE_PIN, "plan.chunk_rows", "manifest.keep")
@@ -121,12 +121,9 @@ def open_base(store: RunStore, asked: dict[str, Any], by_uri: bool) -> BaseRun:
 
     Raises InputError if it is no finished run, PinnedError naming every key that would give other tags.
     """
-    try:
-        document = json.loads(store.read("run.json"))
-    except FileNotFoundError as error:
-        raise InputError(f"--base {store.root} holds no finished run: there is no run.json in it") from error
-    if document["format_version"] != FORMAT_VERSION:
-        raise InputError(f"--base {store.root}: format_version {document['format_version']}, not {FORMAT_VERSION}")
+    document = published(store)
+    if document is None:
+        raise InputError(f"--base {store.root} holds no finished run: there is no run.json in it")
     if document["status"] != "complete":
         raise InputError(f"--base {store.root}: the run is {document['status']}: finish it first")
     if "derived_from" in document:

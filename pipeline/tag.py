@@ -15,7 +15,7 @@ from pipeline.cards.node_facts import proof_of
 from pipeline.cards.sizing import model_load
 from pipeline.chunks import committed, pending_chunks
 from pipeline.config import Config
-from pipeline.costs.prices import load_prices
+from pipeline.costs.price_files import load_prices
 from pipeline.driver import drive
 from pipeline.errors import InputError, PinnedError
 from pipeline.finalize import finalize

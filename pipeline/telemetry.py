@@ -59,9 +59,9 @@ class Telemetry:
         self._batches.append(pa.Table.from_pylist(self._rows, schema=TELEMETRY_SCHEMA))
         self._rows.clear()
 
-    def _from_events(self, store: RunStore) -> dict[tuple[int, int], float]:
+    def _from_events(self, store: RunStore) -> dict[tuple[int, int], float | None]:
         """Take in the attempts that came to nothing; seconds of each commit by (chunk, generation)."""
-        commits: dict[tuple[int, int], float] = {}
+        commits: dict[tuple[int, int], float | None] = {}
         replicas: dict[str, dict[str, Any]] = {}
         nodes: dict[str | None, dict[str, Any]] = {}
         for event in events_in_order(store):
@@ -70,13 +70,13 @@ class Telemetry:
                     nodes[event["node"]] = event
                 case "replica_ready":
                     replicas[event["replica"]] = event
-                case "lease_lost" if event["begun"]:
+                case "lease_lost" if event.get("begun"):
                     replica = replicas.get(event["replica"], {})
                     self._append(_died(event, replica, nodes.get(replica.get("node"), {})))
                 case "commit" if event["first"]:
-                    commits[event["chunk"], event["generation"]] = event["commit_s"]
+                    commits[event["chunk"], event.get("generation", 0)] = event.get("commit_s")
                 case "commit":
-                    self._append(_row(event["chunk"], event["generation"], "beaten", {"ended_at": event["at"]}))
+                    self._append(_row(event["chunk"], event.get("generation", 0), "beaten", {"ended_at": event["at"]}))
         return commits
 
 

@@ -12,7 +12,6 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 import simplejpeg
-import torch
 from PIL import (
     BmpImagePlugin,
     GifImagePlugin,
@@ -98,7 +97,8 @@ def decode(data: bytes, size: int, mode: str = "exact", max_pixels: int = MAX_PI
     a plain-text PNM that is cut within its last number cannot be told from a complete one). Pictures of 32-bit
     integers or floats have no defined white and are `unsupported`.
     Safe in many threads at once; while one is inside, warnings raised within Pillow are ignored process-wide.
-    Where several processes decode, give torch one thread in each (torch.set_num_threads): two only disturb.
+    Where several processes decode, give torch one thread in each (torch.set_num_threads): two only disturb. It is
+    imported by the first picture that is not decoded `exact`.
 
     Raises ImageError with a kind of `ImageErrorKind` and one line of detail; ValueError for a wrong argument.
     """
@@ -172,6 +172,8 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 def _resize(pixels: Pixels, size: int) -> Pixels:
     """Antialiased bilinear resize of uint8 [height, width, 3] to [size, size, 3]."""
+    import torch  # here, as it takes a second and half a gigabyte, which planning and exact decoding need not pay
+
     if pixels.shape[:2] == (size, size):
         return np.ascontiguousarray(pixels)
     image = torch.from_numpy(pixels).permute(2, 0, 1).unsqueeze(0)  # a view; torch resizes channels-last as it is

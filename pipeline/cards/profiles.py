@@ -12,6 +12,8 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from pipeline.errors import ConfigError
+from pipeline.text_files import read_text
+from pipeline.yaml_text import read_yaml
 
 GIB = 2**30
 
@@ -139,12 +141,7 @@ def load_profiles(path: str | Path | None = None) -> CardTable:
     shipped = _shipped()
     if path is None:
         return shipped
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"fleet.profiles={path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"fleet.profiles={path}: not UTF-8: {error}") from error
+    text = read_text(path, "fleet.profiles")
     own = parse_profiles(text, f"fleet.profiles={path}")
     replaced = {(profile.card, profile.vram_gib) for profile in own.cards}
     kept = tuple(profile for profile in shipped.cards if (profile.card, profile.vram_gib) not in replaced)
@@ -154,7 +151,7 @@ def load_profiles(path: str | Path | None = None) -> CardTable:
 def parse_profiles(text: str, source: str) -> CardTable:
     """The profiles of a YAML document; source: how errors name it."""
     try:
-        tree = yaml.safe_load(text)
+        tree = read_yaml(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"{source}: not YAML: {' '.join(str(error).split())}") from error
     if tree is None:

@@ -4,15 +4,18 @@ import csv
 import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
-from pathlib import Path
+from functools import cache
+from importlib import resources
 from typing import Literal
 
 import yaml
 
-from pipeline.costs.prices import Market, Offer, Price, PriceList, market_of, split_memory
+from pipeline.costs.prices import Market, Offer, Price, PriceList, PriceTable, market_of, split_memory
 from pipeline.errors import ConfigError
+from pipeline.text_files import read_text
+from pipeline.yaml_text import compose_yaml
 
 CSV_COLUMNS = (
     "InstanceType",
@@ -31,6 +34,9 @@ _NEEDED = ("InstanceType", "AcceleratorName", "AcceleratorCount", "Price")
 _CSV_CURRENCY = "USD"
 _GPU_MIB = re.compile(r"SizeInMiB\D{1,4}(\d+)")
 _AMOUNT = re.compile(r"(?P<before>[$€£])?\s*(?P<number>[^\s$€£/]+)\s*(?P<after>[$€£]|[A-Za-z]{3})?\s*(/\s*h(r|our)?)?")
+_LEAST_PRICE, _MOST_PRICE = Decimal("1e-9"), Decimal("1e9")
+_RANGE = "of 0 or more, below a thousand million"
+_MOST = 1_000_000
 _SIGNS = {"$": "USD", "€": "EUR", "£": "GBP"}
 _FIELDS = (
     "card",
@@ -47,14 +53,30 @@ _FIELDS = (
 )
 
 
+def load_prices(paths: Sequence[str] | None) -> PriceTable:
+    """The prices of these files, the later ones first, then the table that comes with the package.
+
+    Files whose names end in .csv have SkyPilot's columns, all others are YAML; see docs/costs.md. The table is left out
+    where own prices are in another currency. Raises ConfigError that names file, line, field, value and remedy.
+    """
+    own = [read_price_file(path) for path in reversed(paths or ())]
+    same_currency(own)
+    shipped = shipped_prices()
+    if own and own[0].currency != shipped.currency:
+        return PriceTable(tuple(own), (f"the prices that come with the package are in {shipped.currency}",))
+    return PriceTable((*own, shipped))
+
+
+@cache
+def shipped_prices() -> PriceList:
+    """The dated table that comes with the package."""
+    file = resources.files("pipeline.costs") / "prices.yaml"
+    return replace(parse_yaml(file.read_text(encoding="utf-8"), "prices.yaml"), is_typical=True)
+
+
 def read_price_file(path: str) -> PriceList:
     """The prices of a file. Raises ConfigError that names file, line, field, value and remedy."""
-    try:
-        text = Path(path).read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise ConfigError(f"prices={path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"prices={path}: not UTF-8: {error}") from error
+    text = read_text(path, "prices")
     return parse_csv(text, path) if path.lower().endswith(".csv") else parse_yaml(text, path)
 
 
@@ -71,22 +93,34 @@ def same_currency(lists: Sequence[PriceList]) -> None:
 
 def parse_csv(text: str, name: str) -> PriceList:
     """Prices in SkyPilot's columns: of machines, in US dollars, an on-demand and a spot price in each row."""
-    rows = csv.DictReader(io.StringIO(text, newline=""))
+    rows = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    try:
+        return PriceList(name, _CSV_CURRENCY, tuple(_offers_of_csv(rows, name)))
+    except csv.Error as error:
+        raise ConfigError(f"prices={name}, line {rows.line_num + 1}: not CSV: {error}") from error
+
+
+def _offers_of_csv(rows: "csv.DictReader[str]", name: str) -> list[Offer]:
     header = [column.strip() for column in rows.fieldnames or ()]
     missing = [column for column in _NEEDED if column not in header]
     if missing:
         raise ConfigError(
             f"prices={name}, line 1: column {', '.join(missing)} is missing; the header is {','.join(CSV_COLUMNS)}"
         )
+    twice = sorted({column for column in header if column and header.count(column) > 1})
+    if twice:
+        raise ConfigError(f"prices={name}, line 1: column {', '.join(twice)} is there several times: leave one")
     rows.fieldnames = header
     offers: list[Offer] = []
     for row in rows:
         if None in row:
             raise ConfigError(f"prices={name}, line {rows.line_num}: more fields than the header has; quote commas")
+        if None in row.values():
+            raise ConfigError(f"prices={name}, line {rows.line_num}: fewer fields than the header has; was it cut off?")
         offers += _offers_of_row(_Row({key: (value or "").strip() for key, value in row.items()}, name, rows.line_num))
     if not offers:
         raise ConfigError(f"prices={name}: there is no row with a Price or a SpotPrice in it")
-    return PriceList(name, _CSV_CURRENCY, tuple(offers))
+    return offers
 
 
 @dataclass(frozen=True)
@@ -107,25 +141,32 @@ class _Row:
 
     def amount(self, field: str) -> Decimal:
         """A price. Raises ConfigError."""
-        found = _decimal(self.values[field])
-        if found is None or found < 0:
-            raise self.wrong(field, "write an amount per hour of 0 or more, like 0.20")
+        found = _price(self.values[field])
+        if found is None:
+            raise self.wrong(field, f"write an amount per hour {_RANGE}, like 0.20")
         return found
 
-    def number(self, field: str, least: float) -> float | None:
+    def number(self, field: str) -> float | None:
         """None where the field is empty. Raises ConfigError."""
         if self.get(field) is None:
             return None
         found = _decimal(self.values[field])
-        if found is None or found < least:
-            raise self.wrong(field, f"write a number of {least:g} or more")
+        if found is None or not 0 <= found <= _MOST:
+            raise self.wrong(field, f"write a number of 0 to {_MOST:,}")
         return float(found)
+
+    def whole(self, field: str) -> int | None:
+        """As `number`, of things that are counted. Raises ConfigError."""
+        found = self.number(field)
+        if found is None or found.is_integer():
+            return None if found is None else int(found)
+        raise self.wrong(field, "write a whole number")
 
 
 def _offers_of_row(row: _Row) -> Iterator[Offer]:
     accelerator = row.get("AcceleratorName")
     card, vram = split_memory(accelerator) if accelerator else ("cpu", None)
-    count = row.number("AcceleratorCount", 0) or 0.0
+    count = row.number("AcceleratorCount") or 0.0
     if accelerator and not count:
         raise row.wrong("AcceleratorCount", "write how many of AcceleratorName the machine has")
     told = _GPU_MIB.search(row.get("GpuInfo") or "")
@@ -154,7 +195,7 @@ def _offers_of_row(row: _Row) -> Iterator[Offer]:
 def parse_yaml(text: str, name: str) -> PriceList:
     """Own prices: `RTX 3090: 0.20 $/h`, or entries with the fields of `_FIELDS` in a list under `prices`."""
     try:
-        tree = yaml.compose(text, Loader=yaml.SafeLoader)
+        tree = compose_yaml(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"prices={name}: not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(tree, yaml.MappingNode):
@@ -216,18 +257,21 @@ def _offers_of_entry(row: _Row, currency: str | None) -> Iterator[Offer]:
     if name is None and card is None and instance is None:
         raise row.wrong("card", "name a card or an instance_type")
     per_hour, in_text = _amount(row)
-    own = _currency(row, "currency") if row.get("currency") else in_text
+    own = _currency(row, "currency") if row.get("currency") else currency
+    if own and in_text and own != in_text:
+        raise row.wrong("per_hour", f"it is in {in_text} here, and currency says {own}: write one of them")
+    own = own or in_text or "USD"
     markets = _markets(row)
-    count = row.number("gpus", 0)
+    count = row.whole("gpus")
     for card_name, instance_name in [(name, None), (None, name)] if name else [(card, instance)]:
         bare, suffix = split_memory(card_name) if card_name else (None, None)
-        vram = row.number("vram_gib", 0)
+        vram = row.number("vram_gib")
         for market in markets:
             yield Offer(
-                Price(per_hour, own or currency or "USD", _per(row, instance_name), market, _source(row)),
+                Price(per_hour, own, _per(row, instance_name), market, _source(row)),
                 card=bare,
                 instance_type=instance_name,
-                gpus=None if count is None else int(count),
+                gpus=count,
                 vram_gib=float(suffix) if vram is None and suffix else vram,
                 region=row.get("region"),
                 zone=row.get("zone"),
@@ -261,10 +305,10 @@ def _markets(row: _Row) -> Sequence[Market]:
 
 def _amount(row: _Row) -> tuple[Decimal, str | None]:
     """The amount of `0.20`, `0.20 $/h` or `€0.20/h`, and the currency, if it is said."""
-    remedy = "write an amount per hour of 0 or more, like 0.20 or 0.20 $/h"
+    remedy = f"write an amount per hour {_RANGE}, like 0.20 or 0.20 $/h"
     match = _AMOUNT.fullmatch(row.values.get("per_hour", "").strip())
-    number = None if match is None else _decimal(match["number"])
-    if match is None or number is None or number < 0 or (match["before"] and match["after"]):
+    number = None if match is None else _price(match["number"])
+    if match is None or number is None or (match["before"] and match["after"]):
         raise row.wrong("per_hour", remedy)
     sign = match["before"] or match["after"]
     return number, None if sign is None else _SIGNS.get(sign, sign.upper())
@@ -277,6 +321,11 @@ def _currency(row: _Row, field: str) -> str:
     if not re.fullmatch("[A-Za-z]{3}", text):
         raise row.wrong(field, "write three letters (ISO 4217), like USD")
     return text.upper()
+
+
+def _price(text: str) -> Decimal | None:
+    found = _decimal(text)
+    return found if found is not None and (not found or _LEAST_PRICE <= found <= _MOST_PRICE) else None
 
 
 def _decimal(text: str) -> Decimal | None:

@@ -5,10 +5,8 @@ A price that is not known is None, with the reason; nothing is guessed from othe
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from decimal import Decimal
-from functools import cache
-from importlib import resources
 from typing import Literal
 
 Market = Literal["on_demand", "spot"]
@@ -128,19 +126,6 @@ class PriceTable:
         """Of all prices."""
         return self.lists[0].currency if self.lists else "USD"
 
-    def price_of(
-        self,
-        card: str | None,
-        instance_type: str | None,
-        market: str | None,
-        place: str | None,
-        gpus: int,
-        vram_gib: float | None = None,
-    ) -> NodePrice | None:
-        """What the whole node costs an hour; None where that is not known, see `find`."""
-        found = self.find(card, instance_type, market, place, gpus, vram_gib)
-        return None if isinstance(found, str) else found
-
     def find(
         self,
         card: str | None,
@@ -165,31 +150,6 @@ class PriceTable:
                 return _one_price(offers, wanted, prices)
         also = f" ({'; '.join(self.unused)})" if self.unused else ""
         return f"no price for {wanted}: add one to a file of `prices`{also}"
-
-
-def load_prices(paths: Sequence[str] | None) -> PriceTable:
-    """The prices of these files, the later ones first, then the table that comes with the package.
-
-    Files whose names end in .csv have SkyPilot's columns, all others are YAML; see docs/costs.md. The table is left out
-    where own prices are in another currency. Raises ConfigError that names file, line, field, value and remedy.
-    """
-    from pipeline.costs.price_files import read_price_file, same_currency
-
-    own = [read_price_file(path) for path in reversed(paths or ())]
-    same_currency(own)
-    shipped = shipped_prices()
-    if own and own[0].currency != shipped.currency:
-        return PriceTable(tuple(own), (f"the prices that come with the package are in {shipped.currency}",))
-    return PriceTable((*own, shipped))
-
-
-@cache
-def shipped_prices() -> PriceList:
-    """The dated table that comes with the package."""
-    from pipeline.costs.price_files import parse_yaml
-
-    file = resources.files("pipeline.costs") / "prices.yaml"
-    return replace(parse_yaml(file.read_text(encoding="utf-8"), "prices.yaml"), is_typical=True)
 
 
 def plain_card(name: str) -> str:

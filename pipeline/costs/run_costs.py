@@ -1,6 +1,5 @@
 """What a run cost, from its telemetry and its events: the ledger of a run folder, and its summary for run.json."""
 
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -8,16 +7,15 @@ from decimal import Decimal
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipeline.costs.ledger import SPLITS, Done, Ledger, LedgerRow, NodeCost, Span, Split, Stay, build_ledger
 from pipeline.costs.prices import PriceTable
-from pipeline.errors import InputError
 from pipeline.events import events_in_order
+from pipeline.finished_run import FinishedRun
 from pipeline.stores.run_store import RunStore
-from pipeline.tables import TELEMETRY_SCHEMA
 
 _COMMITTED = ("committed", "shared")
+_OF_REPLICA = ("lease", "lease_done", "lease_failed", "lease_lost", "replica_gone")
 _UNSEEN = "the events of the run do not tell when it joined"
 
 
@@ -26,15 +24,7 @@ def read_ledger(store: RunStore, prices: PriceTable | None = None) -> Ledger:
 
     prices: to reckon with instead. Raises InputError if the run was not finalized.
     """
-    try:
-        document = json.loads(store.read("run.json"))
-    except FileNotFoundError:
-        raise InputError(f"{store.root} holds no finished run: run `ramfleet finalize` on it") from None
-    tables = [TELEMETRY_SCHEMA.empty_table()]
-    for name in document["parts"]["telemetry"]:
-        with store.open(name) as file:
-            tables.append(pq.read_table(file))
-    return ledger_of(events_in_order(store), pa.concat_tables(tables), prices)
+    return ledger_of(events_in_order(store), FinishedRun(store).telemetry(), prices)
 
 
 def ledger_of(events: Iterable[Mapping[str, Any]], telemetry: pa.Table, prices: PriceTable | None = None) -> Ledger:
@@ -97,6 +87,7 @@ class _Life:
 class _Session:
     """One driver at work. there: since when nodes are; went: nodes; lives: replicas of the present Fleet process."""
 
+    first_ms: int = 0
     last_ms: int = 0
     ended_ms: int | None = None
     there: dict[str, int] = field(default_factory=dict)
@@ -120,10 +111,11 @@ class _RunAccount:
         """The next event. Those of several sessions may be mixed."""
         session = self._sessions.setdefault(event["session"], _Session())
         at = _ms(event["at"])
+        session.first_ms = min(at, session.first_ms or at)
         session.last_ms = max(session.last_ms, at)
         match event["event"]:
             case "driver_ended":
-                session.ended_ms = at
+                session.ended_ms = session.last_ms  # by a clock that was set back it would be before it began
             case "node_joined":
                 self._joined(session, event, at)
             case "node_gone" if event["node"] in session.there:
@@ -135,7 +127,7 @@ class _RunAccount:
                 self._begin(session, event, event.get("lane", 0), event.get("num_gpus", 1.0), at)
             case "replica_ready" if "node" in event:
                 self._ready(session, event, at)
-            case _ if event.get("replica") in session.lives:
+            case name if name in _OF_REPLICA and event["replica"] in session.lives:
                 self._of_replica(event, session.lives[event["replica"]], at)
 
     def close(self, prices: PriceTable | None) -> Ledger:
@@ -162,8 +154,10 @@ class _RunAccount:
 
     def _joined(self, session: _Session, event: Mapping[str, Any], at: int) -> None:
         node_id = event["node"]
-        session.there.setdefault(node_id, _ms(event["since"]) if "since" in event else at)
-        if event.get("price") is not None or node_id not in self._nodes:
+        since = _ms(event.get("since", event["at"]))
+        session.there.setdefault(node_id, max(session.first_ms, min(since, at)))
+        known = self._nodes.get(node_id)
+        if known is None or (known.get("price") is None and event.get("price") is not None):
             self._nodes[node_id] = event
 
     def _end(self, session: _Session) -> None:
@@ -201,7 +195,8 @@ class _RunAccount:
     def _ready(self, session: _Session, event: Mapping[str, Any], at: int) -> None:
         life = session.lives.get(event["replica"])
         if life is None:
-            life = self._begin(session, event, 0, event["num_gpus"], at - round(event["load_s"] * 1000))
+            load_ms = round(event.get("load_s", 0.0) * 1000)
+            life = self._begin(session, event, 0, event.get("num_gpus", 1.0), at - load_ms)
         life.is_ready, life.gpus = True, tuple(event.get("gpus", ()))
         self._spans.append((life, "load", life.started_ms, at))
 
@@ -219,7 +214,7 @@ class _RunAccount:
                 life.ended_ms = max(life.ended_ms, at)
                 self._spans.append((life, "retried", *_before(event["at"], event["ran_s"])))
             case "lease_lost":
-                life.open.pop(event["lease"], None)
+                life.open.pop(event.get("lease", ""), None)
                 split: Split = "preempted" if event.get("node_gone") else "wasted"
                 span = _before(event.get("died_at", event["at"]), event.get("ran_s", 0.0))
                 self._spans.append((life, split, *span))

@@ -2,13 +2,15 @@
 
 import importlib.metadata
 import re
+from collections.abc import Sequence
+from itertools import chain, count
 from typing import Any
 
 import yaml
 
 from pipeline.errors import ConfigError
+from pipeline.quoting.answer import Line, Quote, hours, money
 from pipeline.quoting.fleet_file import FleetFile, NodeOffer, chosen_fleet, dump_fleet
-from pipeline.quoting.quote import Line, Quote, hours, money
 
 INSTANCE_LABEL = "ramfleet/instance-type"
 _IMAGE = "ramfleet:latest"
@@ -16,6 +18,7 @@ _HEAD_INSTANCE = "m6i.2xlarge"
 _HEAD_CPUS, _HEAD_MEMORY = "4", "16Gi"
 _CPUS, _MEMORY_PER_CARD_GIB = 4, 12
 _REGION = "us-east-1"
+_LONGEST_NAME = 55
 _SPOT_TOLERATIONS = (
     {"key": "cloud.google.com/gke-spot", "operator": "Equal", "value": "true", "effect": "NoSchedule"},
     {"key": "kubernetes.azure.com/scalesetpriority", "operator": "Equal", "value": "spot", "effect": "NoSchedule"},
@@ -54,7 +57,8 @@ def ray_up_yaml(quote: Quote) -> str:
     zones = [place for place in places if place != _region(place)]
     if zones:
         provider["availability_zone"] = ",".join(zones)
-    head = {"head": {"resources": {}, "node_config": {"InstanceType": _HEAD_INSTANCE}, "max_workers": 0}}
+    types = {"head": {"resources": {}, "node_config": {"InstanceType": _HEAD_INSTANCE}, "max_workers": 0}}
+    types |= {name: _node_type(line) for name, line in zip(_names(lines), lines, strict=True)}
     tree = {
         "cluster_name": "ramfleet",
         "max_workers": quote.mix.nodes,
@@ -62,7 +66,7 @@ def ray_up_yaml(quote: Quote) -> str:
         "provider": provider,
         "auth": {"ssh_user": "ubuntu"},
         "head_node_type": "head",
-        "available_node_types": head | {_plain(line.rental.name): _node_type(line) for line in lines},
+        "available_node_types": types,
         "setup_commands": [f'pip install "ramfleet=={importlib.metadata.version("ramfleet")}"'],
     }
     return _commented(quote, _dumped(tree), *_RAY_UP_NOTES)
@@ -70,6 +74,7 @@ def ray_up_yaml(quote: Quote) -> str:
 
 def kuberay_yaml(quote: Quote) -> str:
     """A RayCluster with one worker group for each kind; KubeRay 1.5 or newer, which knows labels of groups."""
+    lines = _chosen(quote)
     tree = {
         "apiVersion": "ray.io/v1",
         "kind": "RayCluster",
@@ -80,7 +85,7 @@ def kuberay_yaml(quote: Quote) -> str:
                 "rayStartParams": {"num-gpus": "0"},
                 "template": {"spec": {"containers": [_container("ray-head", _HEAD_CPUS, _HEAD_MEMORY, 0)]}},
             },
-            "workerGroupSpecs": [_group(line) for line in _chosen(quote)],
+            "workerGroupSpecs": [_group(name, line) for name, line in zip(_names(lines), lines, strict=True)],
         },
     }
     note = f"Put an image with RamFleet in the place of {_IMAGE}. The head is not part of the quote."
@@ -105,7 +110,7 @@ def _node_type(line: Line) -> dict[str, Any]:
     }
 
 
-def _group(line: Line) -> dict[str, Any]:
+def _group(name: str, line: Line) -> dict[str, Any]:
     offer = line.rental.offer
     cards = 0 if offer.card == "cpu" else offer.gpus
     cpus = f"{offer.cpus:g}" if offer.cpus else str(_CPUS * max(1, cards))
@@ -117,7 +122,7 @@ def _group(line: Line) -> dict[str, Any]:
     if tolerations:
         spec["tolerations"] = [dict(toleration) for toleration in tolerations]
     return {
-        "groupName": _plain(line.rental.name),
+        "groupName": name,
         "replicas": line.nodes,
         "minReplicas": line.nodes,
         "maxReplicas": line.nodes,
@@ -133,10 +138,12 @@ def _container(name: str, cpus: str, memory: str, cards: int) -> dict[str, Any]:
 
 
 def _selector(offer: NodeOffer) -> dict[str, str]:
-    """By instance type, which every cloud labels, or by the name that NVIDIA's device plugin gives the card."""
+    """By instance type, which every cloud labels, or by the name that NVIDIA's device plugin gives the card, if any."""
     if offer.instance_type is not None:
         return {"node.kubernetes.io/instance-type": offer.instance_type}
-    return {"nvidia.com/gpu.product": f"NVIDIA-{(offer.card or '').replace(' ', '-')}"}
+    if offer.card is None or offer.card == "cpu":
+        return {}
+    return {"nvidia.com/gpu.product": f"NVIDIA-{offer.card.removeprefix('NVIDIA ').replace(' ', '-')}"}
 
 
 def _labels(offer: NodeOffer) -> dict[str, str]:
@@ -150,9 +157,14 @@ def _region(place: str) -> str:
     return re.sub(r"(?<=\d)[a-z]$", "", place)
 
 
-def _plain(name: str) -> str:
-    """A name that Kubernetes and Ray take."""
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:60]
+def _names(lines: Sequence[Line]) -> list[str]:
+    """Names that Kubernetes and Ray take (RFC 1123), one for each kind, also where only other signs told them apart."""
+    names: list[str] = []
+    for line in lines:
+        plain = re.sub(r"[^a-z0-9]+", "-", line.rental.name.lower())[:_LONGEST_NAME].strip("-") or "nodes"
+        numbers = (f"{plain}-{number}" for number in count(2))
+        names.append(next(name for name in chain([plain], numbers) if name not in {"head", *names}))
+    return names
 
 
 def _commented(quote: Quote, text: str, *notes: str) -> str:

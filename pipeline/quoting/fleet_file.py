@@ -1,19 +1,29 @@
 """The fleet file: what may be rented, and the assumptions under which a quote is made. YAML, checked as a whole."""
 
-from collections.abc import Iterable
+import reprlib
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from pipeline.errors import ConfigError
+from pipeline.text_files import read_text
+from pipeline.yaml_text import read_yaml
 
 Market = Literal["on_demand", "spot"]
 Count = Annotated[int, Field(ge=0, le=100_000)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Text = Annotated[str, Field(min_length=1)]
+_PLAINLY = {
+    "too_short": "write at least one entry",
+    "tuple_type": "write a list",
+    "extra_forbidden": "unknown key (docs/quote.md has those that there are)",
+    "model_type": "write keys with values",
+}
+"""Faults by their type, where the library's words are about its own types."""
 
 
 class _Entry(BaseModel):
@@ -29,11 +39,11 @@ class NodeOffer(_Entry):
     """As Ray or its driver names it ("A10G", "GeForce RTX 3090"); "cpu" for a node without one."""
     instance_type: Text | None = None
     """As the cloud names it: for prices of instances, and for `ray up`."""
-    vram_gib: Positive | None = None
+    vram_gib: Annotated[Positive, Field(le=10_000)] | None = None
     """Memory of a card in GiB, where cards of one name have more or less of it."""
     gpus: Annotated[int, Field(ge=1, le=64)] = 1
     """Cards of a node."""
-    cpus: Positive | None = None
+    cpus: Annotated[Positive, Field(le=100_000)] | None = None
     """Threads of a node that decode; unknown: decoding is taken to keep up."""
     link_mbit_s: Positive | None = None
     """What a node can receive, in megabit/s; unknown: the network is taken to keep up."""
@@ -51,7 +61,7 @@ class NodeOffer(_Entry):
     """From asking for a node to processes running on it: provisioning, boot, image."""
     startup_is_billed: bool = True
     """Whether these minutes are paid for."""
-    images_per_s: Positive | None = None
+    images_per_s: Annotated[Positive, Field(le=1e6)] | None = None
     """Of one card, as you measured it; otherwise from profiles or the model of the card."""
 
     @property
@@ -80,7 +90,7 @@ class Assumptions(_Entry):
 
     image_kb: Positive = 150.0
     """Bytes of an image as it is fetched, in 1,000; the mean."""
-    decode_ms: Positive = 4.0
+    decode_ms: Annotated[float, Field(ge=0.001, allow_inf_nan=False)] = 4.0
     """Of one thread for decoding and resizing an image; 3–5 for web-size photographs, 90 for 10 megapixels."""
     load_seconds: Amount = 45.0
     """From a process that starts to a model that answers."""
@@ -128,19 +138,14 @@ class FleetFile(_Entry):
 
 def load_fleet(path: str | Path) -> FleetFile:
     """Read a fleet file. Raises ConfigError that names every wrong field with its value, all at once."""
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"fleet={path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"fleet={path}: not UTF-8: {error}") from error
+    text = read_text(path, "fleet")
     return parse_fleet(text, f"fleet={path}")
 
 
 def parse_fleet(text: str, source: str) -> FleetFile:
     """The fleet of a YAML document; source: how errors name it."""
     try:
-        tree = yaml.safe_load(text)
+        tree = read_yaml(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"{source}: not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(tree, dict):
@@ -171,10 +176,17 @@ def chosen_fleet(fleet: FleetFile, mix: Iterable[tuple[str, int]]) -> FleetFile:
 def explain_faults(error: ValidationError, source: str) -> list[str]:
     """One line for each wrong field."""
     lines: dict[str, str] = {}
-    for fault in error.errors():
+    faults = error.errors()
+    for fault in faults:
+        if any(len(other["loc"]) > len(fault["loc"]) == _in_common(other["loc"], fault["loc"]) for other in faults):
+            continue  # what follows from a fault inside it, such as a list without an entry that is right
         place = ".".join(str(part) for part in fault["loc"])
-        given: Any = fault["input"]
-        shown = f"={given!r}" if fault["type"] not in ("missing", "value_error") else ""
-        message = fault["msg"].removeprefix("Value error, ")
-        lines.setdefault(place, f"{source}: {place}{shown}: {message[:1].lower()}{message[1:]}")
+        shown = f"={reprlib.repr(fault['input'])}" if fault["type"] not in ("missing", "value_error") else ""
+        message = _PLAINLY.get(fault["type"], fault["msg"].removeprefix("Value error, "))
+        name = f" {place}{shown}:" if place else ""
+        lines.setdefault(place, f"{source}:{name} {message[:1].lower()}{message[1:]}")
     return list(lines.values())
+
+
+def _in_common(one: Sequence[int | str], other: Sequence[int | str]) -> int:
+    return next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))

@@ -1,18 +1,16 @@
 """What a finished run says of the speed of its cards: for quotes that rest on more than a model of the card."""
 
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from pipeline.costs.ledger import Ledger
-from pipeline.costs.run_costs import read_ledger
+from pipeline.costs.run_costs import ledger_of
 from pipeline.errors import InputError
 from pipeline.events import events_in_order
+from pipeline.finished_run import FinishedRun
 from pipeline.stores.run_store import RunStore
 
 _FEWEST_PIECES = 20
@@ -33,11 +31,9 @@ class MeasuredCard:
 
 def measured_cards(store: RunStore) -> dict[str, MeasuredCard]:
     """By node type and by card. Raises InputError where the run is not finished, or no model tagged anything."""
-    ledger = read_ledger(store)
-    rows: list[dict[str, Any]] = []
-    for part in json.loads(store.read("run.json"))["parts"]["telemetry"]:
-        with store.open(part) as file:
-            rows += pq.read_table(file, columns=["outcome", "node_type", "card", "images", "model_s"]).to_pylist()
+    telemetry = FinishedRun(store).telemetry()
+    ledger = ledger_of(events_in_order(store), telemetry)
+    rows = telemetry.select(["outcome", "node_type", "card", "images", "model_s"]).to_pylist()
     found = cards_of(ledger, rows, events_in_order(store))
     if not found:
         raise InputError(f"measured={store.root}: no card of this run tagged an image: name another run")
@@ -80,9 +76,9 @@ def _loads(events: Iterable[Mapping[str, Any]], names: Mapping[str, set[str]]) -
     types: dict[str, str] = {}
     for event in events:
         if event["event"] == "node_joined":
-            types[event["node"]] = event["node_type"]
+            types[event["node"]] = event.get("node_type", "")
         elif event["event"] == "replica_ready" and event.get("load_s") is not None:
-            for name in names.get(types.get(event["node"], ""), ()):
+            for name in names.get(types.get(event.get("node", ""), ""), ()):
                 loads[name].append(event["load_s"])
     return loads
 

@@ -7,14 +7,16 @@ whole runs.
 
 import math
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from pipeline.errors import RunError
 from pipeline.plan import auto_chunk_rows
+from pipeline.quoting.answer import Line, Point, Quote, Range, Wish, hours, money
 from pipeline.quoting.mix import LONGEST_S, Mix, NodePlan, cheapest, evaluate, everything, fastest
 from pipeline.quoting.rentals import Market, Rental, drawn_factors, kind_of, plans_of
 from pipeline.quoting.simulate import SPLITS, Job, SimulatedRun, coarse_rows, simulate
+from pipeline.quoting.words import explain
 
 _DRAWS = 200
 """Of what is uncertain of a fleet, to see how far a plan is off."""
@@ -30,86 +32,6 @@ _MOST_CHUNKS = 20_000
 
 class InfeasibleError(RunError):
     """No mix of the fleet meets the deadline, or the budget. The message says by how much."""
-
-
-@dataclass(frozen=True)
-class Wish:
-    """What is asked for.
-
-    deadline_s: of the whole run; confidence: share of the simulated runs that are to meet it; runs: how many of them.
-    """
-
-    images: int
-    deadline_s: float | None = None
-    budget: float | None = None
-    confidence: float = 0.9
-    runs: int = 20
-    seed: int = 0
-
-
-@dataclass(frozen=True)
-class Range:
-    """The middle one of drawn values, and those between which four of five lie."""
-
-    low: float
-    middle: float
-    high: float
-
-
-@dataclass(frozen=True)
-class Point:
-    """A mix of the curve of cost against time, with what is drawn of both."""
-
-    mix: Mix
-    seconds: Range
-    dollars: Range
-
-
-@dataclass(frozen=True)
-class Line:
-    """One kind of node of the chosen mix, means over the simulated runs.
-
-    images_per_dollar: all told; full_images_per_dollar: of a node that never starts or waits; both infinite for what is
-    free; shares: of its paid time by split; dollars: as simulated.
-    """
-
-    rental: Rental
-    nodes: int
-    images: float
-    dollars: float
-    preemptions: float
-    full_images_per_dollar: float
-    shares: Mapping[str, float]
-
-    @property
-    def images_per_dollar(self) -> float:
-        """What its nodes did for what they cost."""
-        return self.images / self.dollars if self.dollars else math.inf
-
-
-@dataclass(frozen=True)
-class Quote:
-    """The answer.
-
-    met, afforded: share of the simulated runs that kept deadline and budget, None without one; redone: images done
-    again, the mean; rows: of a chunk as simulated, real_rows: as a run would cut it; lines: all kinds of the market,
-    rented or not; curve: in order of time; explanation: in sentences.
-    """
-
-    wish: Wish
-    market: Market
-    job: Job
-    mix: Mix
-    seconds: Range
-    dollars: Range
-    met: float | None
-    afforded: float | None
-    redone: float
-    rows: int
-    real_rows: int
-    lines: tuple[Line, ...]
-    curve: tuple[Point, ...]
-    explanation: tuple[str, ...] = ()
 
 
 def make_quote(wish: Wish, market: Market, job: Job, tell: Callable[[str], None] = lambda _: None) -> Quote:
@@ -149,7 +71,7 @@ def _kept(
     """Where simulated runs pass a limit that planned ones keep: mixes with more room, until enough of them keep it."""
     room = limit.amount
     for _ in range(_ROUNDS):
-        over = _quantile([limit.of_run(run) for run in runs], planner.wish.confidence) / limit.amount
+        over = _over(_quantile([limit.of_run(run) for run in runs], planner.wish.confidence), limit.amount)
         if over <= 1 or mix.counts == limit.least.counts:
             break
         room *= _CLOSER / over
@@ -191,7 +113,7 @@ class _Planner:
             mix = limit.within(room)
             if mix is None:
                 return None
-            over = self._drawn_quantile(limit, mix) / amount
+            over = _over(self._drawn_quantile(limit, mix), amount)
             if over <= 1:
                 return mix
             room *= _CLOSER / over
@@ -315,27 +237,7 @@ def predict(market: Market, counts: Sequence[int], job: Job, runs: int = 20, see
     return Prediction(_range([run.seconds for run in found]), _range([_cost(run, market.rentals) for run in found]))
 
 
-def hours(seconds: float) -> str:
-    """A duration for people."""
-    if seconds < 600:
-        return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.1f} min"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:,.1f} h"
-
-
-def money(amount: float, currency: str) -> str:
-    """An amount for people."""
-    sign = "$" if currency == "USD" else f"{currency} "
-    return f"{sign}{amount:,.2f}" if amount >= 0.1 or not amount else f"{sign}{amount:.2g}"
-
-
-def thousands_per_dollar(images_per_dollar: float) -> str:
-    """Images per dollar for people, in thousands."""
-    return f"{images_per_dollar / 1000:,.0f}K" if math.isfinite(images_per_dollar) else "free"
-
-
 def _quote(planner: _Planner, mix: Mix, runs: Sequence[SimulatedRun], curve: Sequence[Point]) -> Quote:
-    from pipeline.quoting.words import explain
-
     rentals = planner.market.rentals
     deadline, budget = planner.wish.deadline_s, planner.wish.budget
     made = Quote(
@@ -393,6 +295,11 @@ def _times_as_many(plans: Sequence[NodePlan], images: int, deadline_s: float) ->
         middle = (low + high + 1) // 2
         low, high = (middle, high) if everything(plans, middle).seconds <= deadline_s else (low, middle - 1)
     return images / low if low else math.inf
+
+
+def _over(taken: float, amount: float) -> float:
+    """How many times a limit is taken; nothing is within any, also within a budget of nothing."""
+    return taken / amount if amount else math.inf if taken > 0 else 0.0
 
 
 def _quantile(values: Sequence[float], share: float) -> float:

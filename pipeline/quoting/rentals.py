@@ -134,7 +134,7 @@ def plan_of(rental: Rental, job: Job, assumptions: Assumptions, nodes: int, fact
     return NodePlan(
         name=rental.name,
         images_per_s=rate * available,
-        supply_per_s=(kind.supply_per_s or _KEEPS_UP) * available,
+        supply_per_s=min(kind.supply_per_s or _KEEPS_UP, _KEEPS_UP) * available,
         lead_s=kind.startup_s + kind.load_s,
         dollars_per_s=rental.dollars_per_hour / 3600 * paid,
         unpaid_s=0.0 if kind.startup_is_billed else kind.startup_s,

@@ -1,10 +1,11 @@
 """A quote as `ramfleet quote --json` wrote it, kept in a run folder to be held against what became of it."""
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from pipeline.errors import ConfigError
 from pipeline.quoting.fleet_file import explain_faults
@@ -26,6 +27,12 @@ class Drawn(_Part):
     p10: _Value
     p50: _Value
     p90: _Value
+
+    @model_validator(mode="after")
+    def _in_order(self) -> "Drawn":
+        if not self.p10 <= self.p50 <= self.p90:
+            raise ValueError(f"p10 {self.p10:g}, p50 {self.p50:g}, p90 {self.p90:g} are not in order: quote again")
+        return self
 
 
 class Simulated(_Part):
@@ -57,14 +64,22 @@ class SavedQuote(_Part):
     simulated: Simulated
     kinds: tuple[QuotedKind, ...]
 
+    @model_validator(mode="after")
+    def _names_differ(self) -> "SavedQuote":
+        names = [kind.name for kind in self.kinds]
+        twice = sorted(name for name, times in Counter(names).items() if times > 1)
+        if twice:
+            raise ValueError(f"several kinds are called {', '.join(twice)}: quote again")
+        return self
+
 
 def parse_quote(data: bytes, source: str) -> SavedQuote:
     """A quote from its JSON; source: how errors name it. Raises ConfigError that names every wrong field."""
     try:
         return SavedQuote.model_validate(json.loads(data))
-    except ValueError as error:
-        if isinstance(error, ValidationError):
-            raise ConfigError("\n".join(explain_faults(error, source))) from error
+    except ValidationError as error:
+        raise ConfigError("\n".join(explain_faults(error, source))) from error
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{source}: not JSON, as `ramfleet quote --json` writes it: {error}") from error
 
 

@@ -7,7 +7,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.quoting.quote import Line, Point, Quote, hours, money, thousands_per_dollar
+from pipeline.quoting.answer import Line, Point, Quote, hours, money, thousands_per_dollar
 
 _WIDE = 110
 _BAR = 20

@@ -4,8 +4,8 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from pipeline.quoting.answer import Line, Point, Quote, Range, hours, money, thousands_per_dollar
 from pipeline.quoting.mix import NodePlan
-from pipeline.quoting.quote import Line, Point, Quote, Range, hours, money, thousands_per_dollar
 from pipeline.quoting.rentals import kind_of
 
 _NAMED = 4

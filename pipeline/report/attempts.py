@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pipeline.report.finished_run import FinishedRun
+from pipeline.finished_run import FinishedRun
 from pipeline.report.sketch import Sketch
 from pipeline.report.time_axis import Floats, TimeAxis, time_axis
 

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from pandas.util import hash_array
 
 from pipeline.costs.prices import PriceTable
+from pipeline.finished_run import FinishedRun
 from pipeline.redecide import fired_scores
 from pipeline.report.document import Options, Report, make_report
-from pipeline.report.finished_run import FinishedRun
 from pipeline.report.numbers import money, plain, share
 from pipeline.report.tag_stats import stored_scores
 
@@ -130,18 +130,32 @@ def _chosen(batch: pa.RecordBatch, every: int) -> NDArray[np.int64]:
     return np.flatnonzero(hash_array(ids, categorize=False) % np.uint64(every) == 0)
 
 
+_PARTLY = ", without nodes that have no price"
 FIGURES = ("images tagged", "rejected", "tags of an image", "images/s", "time of work", "cost", "for 1,000 images",
            "images for one unit of money", "GPU-hours", "busy")  # fmt: skip
 
 
 def figure_rows(found: Comparison) -> list[tuple[str, str, str, str]]:
-    """(figure, of A, of B, change); "–" where a run has no such figure, or where the two cannot be compared."""
+    """(figure, of A, of B, change); "–" where a run has no such figure, or where the two cannot be compared.
+
+    So are costs in two currencies, and a cost that is not that of all nodes, which is said.
+    """
     currencies = [report.ledger.currency if report.ledger else None for report in (found.a, found.b)]
+    partly = [_unpriced_s(report) > 0 for report in (found.a, found.b)]
     rows = []
     for name, a, b in zip(FIGURES, _figures(found.a), _figures(found.b), strict=True):
         comparable = ("for" not in name and name != "cost") or currencies[0] == currencies[1]
-        rows.append((name, _text(name, a, currencies[0]), _text(name, b, currencies[1]), _change(a, b, comparable)))
+        text_a, text_b = _text(name, a, currencies[0]), _text(name, b, currencies[1])
+        if name == "cost":
+            comparable = comparable and not any(partly)
+            text_a, text_b = text_a + _PARTLY * partly[0], text_b + _PARTLY * partly[1]
+        rows.append((name, text_a, text_b, _change(a, b, comparable)))
     return rows
+
+
+def _unpriced_s(report: Report) -> float:
+    """Seconds of nodes that its cost leaves out, as they have no price."""
+    return 0.0 if report.ledger is None else float(report.ledger.run.unpriced_seconds)
 
 
 def _figures(report: Report) -> list[float | None]:
@@ -187,4 +201,5 @@ def as_dict(found: Comparison) -> dict[str, Any]:
 
 def _side(report: Report) -> dict[str, Any]:
     figures: dict[str, Any] = dict(zip(FIGURES, _figures(report), strict=True))
-    return {"run": report.root, "currency": report.ledger.currency if report.ledger else None, **figures}
+    currency = report.ledger.currency if report.ledger else None
+    return {"run": report.root, "currency": currency, "unpriced_s": _unpriced_s(report), **figures}

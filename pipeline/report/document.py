@@ -10,10 +10,10 @@ from pipeline.costs.ledger import Ledger, LedgerRow
 from pipeline.costs.prices import PriceTable
 from pipeline.costs.run_costs import ledger_of
 from pipeline.events import events_in_order
+from pipeline.finished_run import FinishedRun
 from pipeline.quoting.saved_quote import SavedQuote, kept_quote
 from pipeline.report.attempts import Attempts, gather_attempts
 from pipeline.report.contact_sheet import Picture, contact_sheet
-from pipeline.report.finished_run import FinishedRun
 from pipeline.report.life import Life
 from pipeline.report.next_dollar import NextDollar, next_dollar
 from pipeline.report.predicted import Predicted, predicted
@@ -104,9 +104,7 @@ def make_report(run: FinishedRun, options: Options | None = None) -> Report:
 def _ledger(run: FinishedRun, life: Life, prices: PriceTable | None) -> Ledger | None:
     """The account of the run, with its events read once for both; None where no attempt was recorded."""
     events = life.watch(events_in_order(run.store))
-    if not run.has("telemetry"):
-        return None
-    return ledger_of(events, run.table("telemetry"), prices)
+    return ledger_of(events, run.telemetry(), prices) if run.has("telemetry") else None
 
 
 def _predicted(run: FinishedRun, ledger: Ledger, life: Life, given: SavedQuote | None) -> Predicted | None:

@@ -3,19 +3,27 @@
 import csv
 import io
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from pipeline.costs.ledger import RUN, Ledger
-from pipeline.report import views
+from pipeline.report import cost_views, views
 from pipeline.report.document import Report, row_dict
 
-_UNSAFE = str.maketrans({"|": "\\|", "\n": " ", "\r": " ", "<": "&lt;", ">": "&gt;"})
+_UNSAFE = str.maketrans(
+    {"\n": " ", "\r": " ", "<": "&lt;", ">": "&gt;", "&": "&amp;", **{sign: f"\\{sign}" for sign in "\\|[]*"}}
+)
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_NAMES = ("key", "node_type", "card", "currency")
 _TAGS = 20
 
 
 def as_csv(ledger: Ledger) -> str:
-    """The cost table: a row for each node type and node, and for the run; amounts in the ledger's currency."""
+    """The cost table: a row for each node type and node, and for the run; amounts in the ledger's currency.
+
+    A name that a spreadsheet would take for a formula has an apostrophe in front, as OWASP's "CSV Injection" advises.
+    """
     rows = [
-        {"row": kind, **row_dict(row), "currency": ledger.currency}
+        _without_formulas({"row": kind, **row_dict(row), "currency": ledger.currency})
         for kind, part in (("type", ledger.rows_by_type), ("node", ledger.rows_by_node), (RUN, (ledger.run,)))
         for row in part
     ]
@@ -24,6 +32,11 @@ def as_csv(ledger: Ledger) -> str:
     writer.writeheader()
     writer.writerows(rows)
     return buffer.getvalue()
+
+
+def _without_formulas(row: dict[str, Any]) -> dict[str, Any]:
+    unsafe = {name: f"'{row[name]}" for name in _NAMES if row[name] is not None and row[name].startswith(_FORMULA)}
+    return row | unsafe
 
 
 def as_markdown(report: Report) -> str:
@@ -41,15 +54,15 @@ def as_markdown(report: Report) -> str:
     else:
         rows = (*report.ledger.rows_by_type, report.ledger.run)
         lines += markdown_table(
-            views.cost_columns(report.ledger.currency), views.cost_table(rows, report.ledger.currency)
+            cost_views.cost_columns(report.ledger.currency), cost_views.cost_table(rows, report.ledger.currency)
         )
         unpriced = [f"- No price: {_safe(line)}" for line in report.ledger.unpriced]
         lines += ["", *unpriced, *([""] if unpriced else []), "## Where time goes", ""]
-        lines += markdown_table(("", *views.SPLIT_NAMES), views.splits_table(report.ledger))
+        lines += markdown_table(("", *cost_views.SPLIT_NAMES), cost_views.splits_table(report.ledger))
     if report.predicted is not None:
         lines += ["", "## Predicted and actual", ""]
-        lines += markdown_table(views.PREDICTED_COLUMNS, views.predicted_rows(report.predicted))
-        lines += ["", *markdown_table(views.KIND_COLUMNS, views.predicted_kinds(report.predicted))]
+        lines += markdown_table(cost_views.PREDICTED_COLUMNS, cost_views.predicted_rows(report.predicted))
+        lines += ["", *markdown_table(cost_views.KIND_COLUMNS, cost_views.predicted_kinds(report.predicted))]
     if report.rejects:
         lines += ["", "## Rejects", ""]
         lines += markdown_table(

@@ -65,7 +65,7 @@ class Life:
                 self._mark(event.get("since", event["at"]), "joined", event["node"])
             case "node_gone":
                 self._mark(event["at"], _GONE.get(event.get("cause", ""), "died"), event["node"])
-            case "replica_ready":
+            case "replica_ready" if "load_s" in event:
                 self.loads.add([event["load_s"]])
             case "replica_gone" if event.get("cause") not in _NOT_ITSELF:
                 self._mark(event["at"], "replica_died", event["replica"])

@@ -6,9 +6,9 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from pipeline.report import views
+from pipeline.finished_run import REPORT, FinishedRun
+from pipeline.report import cost_views, views
 from pipeline.report.document import Options, Report, make_report
-from pipeline.report.finished_run import REPORT, FinishedRun
 from pipeline.report.numbers import duration, money, plain, share
 
 
@@ -24,7 +24,7 @@ def render(report: Report) -> str:
     environment.filters |= {"duration": duration, "plain": plain, "share": share, "json": _json, "code": _code}
     source, _, _ = PackageLoader("pipeline.report", ".").get_source(environment, "report.css")
     template = environment.get_template("report.html.j2")
-    return template.render(r=report, v=views, money=money, css=Markup(source), **_shown(report))
+    return template.render(r=report, v=views, c=cost_views, money=money, css=Markup(source), **_shown(report))
 
 
 def write_report(run: FinishedRun, options: Options | None = None) -> str:
@@ -50,9 +50,9 @@ def _shown(report: Report) -> dict[str, Any]:
     ledger = report.ledger
     return {
         "headlines": views.headlines(report),
-        "rate_chart": None if ledger is None else views.rate_chart(report, ledger),
-        "money_chart": None if ledger is None else views.money_chart(ledger),
-        "splits_chart": None if ledger is None else views.splits_chart(ledger),
+        "rate_chart": None if ledger is None else cost_views.rate_chart(report, ledger),
+        "money_chart": None if ledger is None else cost_views.money_chart(ledger),
+        "splits_chart": None if ledger is None else cost_views.splits_chart(ledger),
         "throughput": views.throughput_chart(report),
         "latency_chart": views.latency_chart(report.attempts),
         "score_chart": views.score_chart(report.tags),

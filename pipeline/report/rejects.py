@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.error_kinds import ERROR_KINDS
-from pipeline.report.finished_run import FinishedRun
+from pipeline.finished_run import FinishedRun
 
 _EXAMPLES = 3
 

@@ -7,8 +7,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from pipeline.finished_run import FinishedRun
 from pipeline.redecide import Fired, fired_scores
-from pipeline.report.finished_run import FinishedRun
 from ramcore.vocabulary import Vocabulary
 
 SCORE_BINS = 50

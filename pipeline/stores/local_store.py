@@ -4,7 +4,7 @@ import fcntl
 import os
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -155,8 +155,11 @@ class _Temporary:
         return self._path
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        self._path.unlink(missing_ok=True)
-        if isinstance(error, OSError):
+        if not isinstance(error, OSError):
+            self._path.unlink(missing_ok=True)
+        else:
+            with suppress(OSError):  # on a file system that is read-only now, removing fails as writing did
+                self._path.unlink(missing_ok=True)
             raise StoreError(f"--out {self._root}: cannot be written: {error.strerror or error}") from error
 
 

@@ -20,8 +20,9 @@ from pipeline.cards.profiles import load_profiles
 from pipeline.cards.sizing import load_of, modelled_images_per_s
 from pipeline.costs.price_files import parse_yaml
 from pipeline.costs.prices import PriceTable
+from pipeline.quoting.answer import Wish, hours, money
 from pipeline.quoting.fleet_file import Assumptions, FleetFile, NodeOffer
-from pipeline.quoting.quote import Wish, hours, make_quote, money
+from pipeline.quoting.quote import make_quote
 from pipeline.quoting.rentals import Market, drawn_factors, kind_of, open_market
 from pipeline.quoting.simulate import SPLITS, Job, SimulatedRun, simulate
 from ramcore.config import ram_plus_preset

@@ -6,8 +6,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from pipeline.finished_run import FinishedRun
 from pipeline.report.document import Options, make_report
-from pipeline.report.finished_run import FinishedRun
 from pipeline.report.page import render
 from pipeline.stores.local_store import LocalStore
 from tests.synthetic_run import write_run

@@ -1,6 +1,7 @@
 """`ramfleet fleet` and the reading of nodes, on several raylets of this machine with pretended GPUs."""
 
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -82,14 +83,23 @@ def test_a_model_too_large_for_a_card_leaves_it_out(cluster: Cluster, large_bund
 
 @pytest.fixture
 def large_bundle(tmp_path: Path) -> Path:
-    """A folder with the released model's config; sizing reads no weights."""
+    """The released model's config and the head of its weights, which themselves are a hole in the file."""
     from ramcore.config import ram_plus_preset
+    from ramcore.weights import expected_shapes
 
     folder = tmp_path / "large"
     folder.mkdir()
     (folder / "config.json").write_text(ram_plus_preset().to_json())
-    for name in ("model.safetensors", "vocabulary.csv"):
-        (folder / name).write_bytes(b"not read")
+    (folder / "vocabulary.csv").write_bytes(b"not read")
+    head: dict[str, Any] = {}
+    end = 0
+    for key, shape in expected_shapes(ram_plus_preset()).items():
+        begin, end = end, end + 2 * math.prod(shape)
+        head[key] = {"dtype": "F16", "shape": shape, "data_offsets": [begin, end]}
+    text = json.dumps(head).encode()
+    with (folder / "model.safetensors").open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        file.truncate(8 + len(text) + end)
     return folder
 
 

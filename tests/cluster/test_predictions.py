@@ -27,8 +27,10 @@ IMAGES_PER_S = 56.0
 WORK_S = 50.0
 SCENARIOS = range(5) if ROUNDS > 1 else (0, 3, 4)
 PREEMPTED = (1, 3, 4)
-"""Scenarios in which one of the cards is on nodes that come and go."""
-LIFETIME_S = 25.0
+"""Scenarios in which the nodes of one card come and go."""
+SPOT = "T4"
+"""That card: a cheap one with a smaller part of the speed, so that it matters little how often chance strikes."""
+LIFETIME_S = 30.0
 """Mean, of such a node."""
 
 
@@ -56,9 +58,9 @@ class Scenario:
     @classmethod
     def of(cls, seed: int) -> "Scenario":
         draw = random.Random(seed)
-        parts = {card: draw.uniform(1, 6) for card in PRICES}
+        parts = {card: draw.uniform(1, 2) if card == SPOT else draw.uniform(2, 6) for card in PRICES}
         speeds = {card: IMAGES_PER_S * part / sum(parts.values()) for card, part in parts.items()}
-        spot = draw.choice(list(PRICES)) if seed in PREEMPTED else None
+        spot = SPOT if seed in PREEMPTED else None
         kills = tuple(draw.expovariate(1 / LIFETIME_S) for _ in range(20))
         return cls(seed, speeds, spot, kills)
 
@@ -89,7 +91,7 @@ def learned(
     folder = tmp_path_factory.mktemp("first")
     speeds = dict.fromkeys(PRICES, IMAGES_PER_S / len(PRICES))
     for name, scenario in (
-        ("cold", Scenario(0, speeds, "A10G", (2.0, 1000.0))),
+        ("cold", Scenario(0, speeds, SPOT, (2.0, 1000.0))),
         ("warm", Scenario(0, speeds, None, ())),
     ):
         run_scenario(standing, scenario, manifest(448), folder / name, tiny_bundle, prices, [])

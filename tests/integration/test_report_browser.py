@@ -13,9 +13,9 @@ from PIL import Image, ImageDraw
 from playwright.sync_api import Browser, Page
 from synthetic_run import FLEET, Cards, vocabulary, write_run
 
+from pipeline.finished_run import FinishedRun
 from pipeline.quoting.saved_quote import keep_quote
 from pipeline.report.document import make_report
-from pipeline.report.finished_run import FinishedRun
 from pipeline.report.page import render
 from pipeline.stores.local_store import LocalStore
 

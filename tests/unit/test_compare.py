@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 import pipeline.report.compare as compare_module
 from jobs.main import app
 from pipeline.finalize import finalize
+from pipeline.finished_run import FinishedRun
 from pipeline.report.compare import Comparison, as_dict, compare_runs, figure_rows
-from pipeline.report.finished_run import FinishedRun
 from pipeline.stores.local_store import LocalStore
 from ramcore.vocabulary import Vocabulary
 
@@ -114,6 +114,18 @@ def test_costs_and_throughput_side_by_side(tmp_path: Path) -> None:
     assert document["a"]["images tagged"] == 4_000
     assert document["a"]["cost"] > 0
     assert len(document["tags"]) == 400
+
+
+def test_a_part_of_a_cost_is_not_compared_with_a_whole(tmp_path: Path) -> None:
+    """The last kind of nodes has no price: what is missing is said, and no change is reckoned."""
+    stores = [LocalStore(tmp_path / name) for name in "ab"]
+    for store, fleet in zip(stores, (FLEET[:2], FLEET), strict=True):
+        write_run(store, 4_000, 400, fleet)
+    found = compared(*stores)
+    [(_, whole, part, change)] = [row for row in figure_rows(found) if row[0] == "cost"]
+    assert (part.startswith("$"), part.endswith(", without nodes that have no price"), change) == (True, True, "–")
+    assert "without" not in whole
+    assert [as_dict(found)[side]["unpriced_s"] > 0 for side in "ab"] == [False, True]
 
 
 def test_runs_without_images_can_be_compared(tmp_path: Path, dogs: LocalStore) -> None:

@@ -49,9 +49,9 @@ def test_only_what_is_new_comes_and_in_order_of_time(store: LocalStore) -> None:
     assert names(tail.new()) == ["fleet_started"]
     second = store.append_log("events/s-driver-1")
     second.write(line("driver_alive", 2.5))
-    first.write(line("lease", 2.0))
-    first.write(line("lease_done", 3.0))
-    assert names(tail.new()) == ["lease", "driver_alive", "lease_done"]
+    first.write(line("lease_orphaned", 2.0))
+    first.write(line("first_tag", 3.0))
+    assert names(tail.new()) == ["lease_orphaned", "driver_alive", "first_tag"]
     assert tail.new() == []
     first.close()
     second.close()
@@ -87,12 +87,12 @@ def test_a_run_is_followed_until_its_driver_ends(store: LocalStore, log: Callabl
     found = following(
         store,
         started["at"],
-        lambda: fleet.write("lease"),
+        lambda: fleet.write("lease_orphaned"),
         lambda: driver.write("driver_ended"),
-        lambda: fleet.write("replica_gone"),
+        lambda: fleet.write("replica_gone", replica="r"),
         lambda: None,
     )
-    assert found == ["driver_started", "lease", "driver_ended", "replica_gone"]
+    assert found == ["driver_started", "lease_orphaned", "driver_ended", "replica_gone"]
 
 
 def test_a_driver_that_died_is_not_waited_for(store: LocalStore, log: Callable[[str], EventLog]) -> None:

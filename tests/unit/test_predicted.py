@@ -14,18 +14,19 @@ from typer.testing import CliRunner
 
 from jobs.main import app
 from pipeline.cards.profiles import load_profiles
-from pipeline.costs.prices import load_prices
+from pipeline.costs.price_files import load_prices
 from pipeline.errors import ConfigError
 from pipeline.finalize import finalize
+from pipeline.finished_run import FinishedRun
+from pipeline.quoting.answer import Wish
 from pipeline.quoting.fleet_file import parse_fleet
-from pipeline.quoting.quote import Wish, make_quote
+from pipeline.quoting.quote import make_quote
 from pipeline.quoting.rentals import open_market
 from pipeline.quoting.saved_quote import SavedQuote, keep_quote, parse_quote
 from pipeline.quoting.simulate import Job
 from pipeline.quoting.words import quote_document
 from pipeline.report.document import Options, as_dict, make_report
 from pipeline.report.exports import as_markdown
-from pipeline.report.finished_run import FinishedRun
 from pipeline.report.page import render
 from pipeline.report.predicted import Predicted
 from pipeline.stores.local_store import LocalStore
@@ -95,7 +96,7 @@ def test_within_is_between_the_simulated_runs(
 ) -> None:
     """The run took 276 s."""
     quote = quote_of(tmp_path)
-    quote["simulated"]["seconds"] |= {"p10": low, "p90": high}
+    quote["simulated"]["seconds"] |= {"p10": low, "p50": (low + high) / 2, "p90": high}
     assert held_against(store, quote).figures[0].is_within is is_within
 
 
@@ -186,3 +187,16 @@ def test_finalize_writes_the_report_it_is_told_to(tmp_path: Path, tiny_bundle: P
     assert b"of 3; " in store.read("report.html")
     finalize(store)
     assert not store.exists("report.html")
+
+
+def test_a_quote_that_is_nearly_right_is_refused(tmp_path: Path) -> None:
+    """A range upside down would call every run outside; of two kinds of one name neither can be told."""
+    turned, doubled = (quote_of(tmp_path, t4=10.0) for _ in range(2))
+    turned["simulated"]["seconds"] = {"p10": 900, "p50": 700, "p90": 500}
+    with pytest.raises(ConfigError, match=r"simulated\.seconds: p10 900, p50 700, p90 500 are not in order"):
+        parse(turned)
+    doubled["kinds"] = 2 * doubled["kinds"]
+    with pytest.raises(ConfigError, match=r"^quote=q\.json: several kinds are called"):
+        parse(doubled)
+    with pytest.raises(ConfigError, match=r"quote=q\.json: not JSON"):
+        parse_quote(b"[" * 100_000, "quote=q.json")

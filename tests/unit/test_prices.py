@@ -1,6 +1,7 @@
 """What nodes cost: own prices, SkyPilot's catalogues, the table that comes with the package."""
 
 import pickle
+import re
 from pathlib import Path
 
 import pytest
@@ -8,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.cards.profiles import load_profiles
-from pipeline.costs.price_files import CSV_COLUMNS, parse_csv, parse_yaml
-from pipeline.costs.prices import NodePrice, PriceTable, load_prices, plain_card, shipped_prices
+from pipeline.costs.price_files import CSV_COLUMNS, load_prices, parse_csv, parse_yaml, shipped_prices
+from pipeline.costs.prices import NodePrice, PriceTable, plain_card
 from pipeline.errors import ConfigError
 
 HEADER = ",".join(CSV_COLUMNS)
@@ -56,13 +57,13 @@ def test_the_table_of_the_package_is_dated_and_of_known_cards() -> None:
 def test_memory_decides_between_cards_of_one_name() -> None:
     """An A100 has one price with 40 GB and another with 80; where its memory is not known it has none."""
     prices = load_prices(None)
-    small, large = (prices.price_of("A100", None, None, None, 1, vram) for vram in (39.6, 79.2))
-    assert small is not None
-    assert large is not None
+    small, large = (prices.find("A100", None, None, None, 1, vram) for vram in (39.6, 79.2))
+    assert isinstance(small, NodePrice)
+    assert isinstance(large, NodePrice)
     assert small.per_hour < large.per_hour
     found = prices.find("A100", None, None, None, 1)
-    assert "ramfleet/vram-gib" in str(found)
-    assert prices.price_of("A100", None, None, None, 1) is None
+    assert isinstance(found, str)
+    assert "ramfleet/vram-gib" in found
 
 
 @pytest.mark.parametrize(
@@ -72,8 +73,9 @@ def test_memory_decides_between_cards_of_one_name() -> None:
 def test_what_the_table_does_not_have_is_said(card: str, instance_type: str | None, market: str | None) -> None:
     """No CPUs, no spot prices, no cloud machines by the price of cards elsewhere, no unknown cards."""
     prices = load_prices(None)
-    assert prices.price_of(card, instance_type, market, None, 1) is None
-    assert card in str(prices.find(card, instance_type, market, None, 1))
+    found = prices.find(card, instance_type, market, None, 1)
+    assert isinstance(found, str)
+    assert card in found
 
 
 # ---- own prices ----
@@ -121,8 +123,10 @@ def test_own_prices_win_and_later_files_before_earlier_ones(tmp_path: Path) -> N
         (tmp_path / name).write_text(text)
     prices = load_prices([str(tmp_path / "a.yaml"), str(tmp_path / "b.yml")])
     assert [dollars(prices.find(card, None, None, None, 1)) for card in ("T4", "L4")] == ["7", "8"]
-    assert prices.price_of("A10", None, None, None, 1) == load_prices(None).price_of("A10", None, None, None, 1)
-    assert prices.price_of("T4", None, None, None, 1).source.endswith("b.yml, line 1")  # type: ignore[union-attr]
+    assert prices.find("A10", None, None, None, 1) == load_prices(None).find("A10", None, None, None, 1)
+    own = prices.find("T4", None, None, None, 1)
+    assert isinstance(own, NodePrice)
+    assert own.source.endswith("b.yml, line 1")
 
 
 def test_currencies_are_never_mixed(tmp_path: Path) -> None:
@@ -253,3 +257,41 @@ def test_names_of_cards() -> None:
     assert (
         len({plain_card(name) for name in ("L40", "L40S", "L4", "A10", "A10G", "A100", "RTX 4070", "RTX4070Ti")}) == 8
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("currency: EUR\nT4: 0.2 $/h", "line 2: per_hour='0.2 $/h': it is in USD here, and currency says EUR"),
+        ("prices: [{card: T4, per_hour: 0.2 €/h, currency: USD}]", "it is in EUR here, and currency says USD"),
+        ("T4: 1\nT4: 2", "T4 is given twice, first in line 1"),
+        ("T4: 1e400", "per_hour='1e400': write an amount per hour"),
+        ("T4: 1e-400", "per_hour='1e-400': write an amount per hour"),
+        ("prices: [{card: T4, per_hour: 1, gpus: 1.5}]", "gpus='1.5': write a whole number"),
+        ("prices: [{card: T4, per_hour: 1, gpus: 1e300}]", "gpus='1e300': write a number of 0 to 1,000,000"),
+    ],
+)
+def test_amounts_that_mean_two_things_or_none_are_refused(text: str, said: str) -> None:
+    """Field, value and remedy; nothing is chosen in silence."""
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        parse_yaml(text, "own.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("g4,T4,1,4,16,us-east-1,0.1,0.5", "line 2: fewer fields than the header has; was it cut off?"),
+        ('"g4,T4,1,4,16,us-east-1,0.1,0.5,a,', "line 2: not CSV: unexpected end of data"),
+        ("g4,T4,1,4,16,us,0.1,0.5,a," + "x" * 200_000, "not CSV: field larger than field limit"),
+    ],
+)
+def test_a_catalogue_that_was_cut_off_is_refused(text: str, said: str) -> None:
+    """Half a price is no price."""
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        parse_csv(",".join(CSV_COLUMNS) + "\n" + text, "own.csv")
+
+
+def test_a_column_that_is_there_twice_is_refused() -> None:
+    """One of the two prices would be lost."""
+    with pytest.raises(ConfigError, match="line 1: column Price is there several times"):
+        parse_csv("Price," + ",".join(CSV_COLUMNS) + "\n9,g4,T4,1,4,16,us,0.1,0.5,a,\n", "own.csv")

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import statistics
 from dataclasses import replace
 from pathlib import Path
@@ -15,13 +16,14 @@ from loads import RAM_PLUS
 from typer.testing import CliRunner
 
 from pipeline.cards.profiles import load_profiles
-from pipeline.costs.prices import load_prices
+from pipeline.costs.price_files import load_prices
 from pipeline.errors import ConfigError
+from pipeline.quoting.answer import Wish
 from pipeline.quoting.emit import fleet_yaml, kuberay_yaml, ray_up_yaml
 from pipeline.quoting.fleet_file import FleetFile, NodeOffer, parse_fleet
 from pipeline.quoting.measured_run import MeasuredCard
 from pipeline.quoting.mix import evaluate
-from pipeline.quoting.quote import InfeasibleError, Wish, make_quote, predict
+from pipeline.quoting.quote import InfeasibleError, make_quote, predict
 from pipeline.quoting.rentals import Market, drawn_factors, kind_of, open_market, plans_of
 from pipeline.quoting.simulate import Job, simulate
 from pipeline.quoting.words import quote_document
@@ -271,3 +273,81 @@ def test_input_or_a_number_not_both(tmp_path: Path) -> None:
     """Nor neither."""
     assert run("--fleet", str(tmp_path))[0] == 2
     assert run("pictures", "--images", "4", "--fleet", str(tmp_path))[0] == 2
+
+
+def test_a_budget_of_nothing_does_for_what_is_free(tmp_path: Path) -> None:
+    """And for nothing else."""
+    offers = "nodes: [{card: own, images_per_s: 10, most_nodes: 2}, {card: T4, most_nodes: 3}]"
+    (tmp_path / "own.yaml").write_text("own: 0")
+    market = open_market(parse_fleet(offers, "f"), load_prices([str(tmp_path / "own.yaml")]), load_profiles(), RAM_PLUS)
+    made = make_quote(Wish(10_000, budget=0.0, runs=3), market, Job(10_000))
+    assert (made.dollars.high, made.afforded) == (0.0, 1.0)
+    assert {line.rental.name: line.nodes for line in made.lines}["T4"] == 0
+
+
+@pytest.mark.parametrize(
+    ("node", "said"),
+    [
+        ("images_per_s: 1e300", "images_per_s='1e300': input should be less than or equal to 1000000"),
+        ("cpus: 1e300", "cpus='1e300': input should be less"),
+        ("vram_gib: 1e300", "vram_gib='1e300': input should be less"),
+    ],
+)
+def test_figures_that_no_node_has_are_refused(node: str, said: str) -> None:
+    """Beyond them the integer program has no answer."""
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        parse_fleet(f"nodes: [{{card: T4, most_nodes: 1, {node}}}]", "f")
+
+
+def test_ages_are_said_shortly() -> None:
+    """A fleet that would take longer than the world is old does not fill the screen with digits."""
+    slow = parse_fleet("nodes: [{card: T4, most_nodes: 1, images_per_s: 1.0e-300}]", "f")
+    market = open_market(slow, load_prices(None), load_profiles(), RAM_PLUS)
+    with pytest.raises(InfeasibleError, match=r"the whole fleet takes 2\.\de\+\d+ h, over"):
+        make_quote(Wish(1000), market, Job(1000))
+
+
+def test_every_kind_has_a_name_of_its_own_in_a_cluster_file(tmp_path: Path) -> None:
+    """A DNS label (RFC 1123), also where kinds differ in other signs only, or in what is cut off, or have no letter."""
+    prices = tmp_path / "own.yaml"
+    names = ("T4 a", "T4-A", "🐕", "…", "head", f"{'n' * 54}-{'m' * 20}1", f"{'n' * 54}-{'m' * 20}2")
+    prices.write_text("".join(f"x.{n}: 1\n" for n in range(len(names))))
+    nodes = [
+        {"name": name, "card": "T4", "instance_type": f"x.{n}", "most_nodes": 1, "least_nodes": 1, "images_per_s": 10}
+        for n, name in enumerate(names)
+    ]
+    market = open_market(
+        parse_fleet(json.dumps({"nodes": nodes}, ensure_ascii=False), "f"),
+        load_prices([str(prices)]),
+        load_profiles(),
+        RAM_PLUS,
+    )
+    made = make_quote(Wish(10_000, runs=2), market, Job(10_000))
+    groups = [group["groupName"] for group in yaml.safe_load(kuberay_yaml(made))["spec"]["workerGroupSpecs"]]
+    assert len(set(groups)) == len(names)
+    assert all(re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", group) for group in groups)
+    types = yaml.safe_load(ray_up_yaml(made))["available_node_types"]
+    assert [*types] == ["head", *groups]
+
+
+def test_a_node_without_a_card_is_selected_by_none(tmp_path: Path) -> None:
+    """No node has a product called NVIDIA-cpu."""
+    prices = tmp_path / "own.yaml"
+    prices.write_text("cpu: 0.1\nNVIDIA L4: 0.5")
+    nodes = (
+        "{card: cpu, most_nodes: 1, least_nodes: 1, images_per_s: 5}, {card: NVIDIA L4, most_nodes: 1, least_nodes: 1}"
+    )
+    market = open_market(parse_fleet(f"nodes: [{nodes}]", "f"), load_prices([str(prices)]), load_profiles(), RAM_PLUS)
+    groups = yaml.safe_load(kuberay_yaml(make_quote(Wish(10_000, runs=2), market, Job(10_000))))
+    selectors = [g["template"]["spec"]["nodeSelector"] for g in groups["spec"]["workerGroupSpecs"]]
+    assert selectors == [{}, {"nvidia.com/gpu.product": "NVIDIA-L4"}]
+
+
+@pytest.mark.parametrize("option", [("--budget", "inf"), ("--deadline", "9" * 400 + "d"), ("--tags", "1000000000000")])
+def test_amounts_without_an_end_are_refused(tmp_path: Path, option: tuple[str, str]) -> None:
+    """JSON has no infinity, and no memory holds so many tags."""
+    from jobs.main import app
+
+    (tmp_path / "f.yaml").write_text("nodes: [{card: T4, most_nodes: 1}]")
+    result = CliRunner().invoke(app, ["quote", "--images", "10", "--fleet", str(tmp_path / "f.yaml"), *option])
+    assert (result.exit_code, option[0] in result.output) == (2, True)

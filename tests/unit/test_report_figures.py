@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from synthetic_run import FLEET, START_S, Cards, write_run
 
 from pipeline.errors import InputError
+from pipeline.finished_run import FinishedRun
 from pipeline.report.attempts import gather_attempts
 from pipeline.report.document import Options, Report, as_dict, make_report
-from pipeline.report.finished_run import FinishedRun
 from pipeline.report.life import Life
 from pipeline.report.numbers import counted, duration, money, plain, share, size
 from pipeline.report.rejects import gather_rejects

@@ -23,10 +23,10 @@ from jobs.main import app
 from pipeline.config import FetchConfig
 from pipeline.errors import InputError
 from pipeline.finalize import finalize
+from pipeline.finished_run import FinishedRun
 from pipeline.report import views
 from pipeline.report.document import Options, Report, as_dict, make_report
 from pipeline.report.exports import as_csv, as_markdown, markdown_table
-from pipeline.report.finished_run import FinishedRun
 from pipeline.report.page import render
 from pipeline.stores.local_store import LocalStore
 from ramcore.vocabulary import Vocabulary
@@ -194,6 +194,8 @@ def test_names_are_shown_as_they_are(tmp_path: Path, evil: str) -> None:
 def test_cells_do_not_break_a_markdown_table() -> None:
     """Bars, line breaks and HTML are made harmless."""
     assert markdown_table(("a", "b"), [("x|y", "1\n<b>")]) == ["| a | b |", "|---|---|", "| x\\|y | 1 &lt;b&gt; |"]
+    link = markdown_table(("a",), [("![x](http://a/b.png) *",), ("\\|",), ("&lt;",)])
+    assert link[2:] == ["| !\\[x\\](http://a/b.png) \\* |", "| \\\\\\| |", "| &amp;lt; |"]
 
 
 def test_the_page_needs_nothing_else(store: LocalStore, pictures: list[str]) -> None:
@@ -335,6 +337,18 @@ def test_the_cost_table_as_csv(store: LocalStore) -> None:
         splits = [row[f"{split}_cost"] for split in ("busy", "load", "retried", "preempted", "wasted", "idle")]
         assert row["cost"] == "" if "t4" in row["key"] else sum(map(Decimal, splits)) == Decimal(row["cost"])
     assert sum(int(row["images"]) for row in rows if row["row"] == "node") == 5_000
+
+
+@pytest.mark.parametrize("name", ["=cmd|' /C calc'!A0", "+1", "-1", "@SUM(1)", "\t=1"])
+def test_no_name_is_a_formula_of_a_spreadsheet(store: LocalStore, name: str) -> None:
+    """Node types and cards are named by whoever runs the nodes; numbers stay numbers."""
+    write_run(store, 50, 5, [Cards(name, name, 1, 20.0, Decimal("0.1"))])
+    ledger = report_of(store).ledger
+    assert ledger is not None
+    rows = list(csv.DictReader(io.StringIO(as_csv(ledger))))
+    assert [row["node_type"] for row in rows] == [f"'{name}"] * 3
+    assert [row["key"] for row in rows] == [f"'{name}", f"'{name}-00", "run"]
+    assert Decimal(rows[0]["price_per_hour"]) == Decimal("0.1")
 
 
 def run_command(*arguments: str) -> str:

@@ -436,7 +436,7 @@ def test_a_run_without_events_costs_nothing_that_is_known(store: LocalStore, tin
 
 
 def test_events_of_an_older_version_do_not_stop_a_run(store: LocalStore, tiny_bundle: Path) -> None:
-    """They have less in them."""
+    """They have less in them: its rows are all there, its money is said to be unknown."""
     commit_all(store, plan_run(store, tiny_bundle, ["a"]))
     log = EventLog(store, "s", "fleet")
     log.write("node_joined", node="n")
@@ -445,6 +445,45 @@ def test_events_of_an_older_version_do_not_stop_a_run(store: LocalStore, tiny_bu
     log.write("lease_lost", replica="r", work=[0, 0, 1, False, False], granted_s=1.0, begun=True)
     log.close()
     finalize(store)
+    document = json.loads(store.read("run.json"))
+    assert document["counts"]["tagged"] == 1
+    assert (document["cost"]["tagged"], document["cost"]["total"]) == (1, None)
+    assert document["cost"]["unpriced"] == ["1 × unknown: no price was known when it joined"]
+
+
+def test_a_clock_that_was_set_back_loses_no_time() -> None:
+    """The driver's last event seems to be before its first: what is known of its time counts."""
+    run = Run()
+    run.join("n", 0)
+    run.write(60_000, "driver_alive")
+    run.events.append({"at": (T0 - 5000) / 1000, "session": "s0", "event": "driver_ended"})
+    ledger = ledger_of(run.events, telemetry([]))
+    assert ledger.run.node_seconds == 60
+
+
+@pytest.mark.parametrize("off_ms", [-3_600_000, 3_600_000])
+def test_a_node_was_not_there_before_its_session_nor_after_it_joined(off_ms: int) -> None:
+    """`since` is of another process: its clock may be an hour off, or years."""
+    run = Run()
+    run.write(0, "driver_started")
+    run.join("n", 1000)
+    run.events[-1]["since"] += off_ms / 1000
+    run.write(61_000, "driver_ended")
+    assert run.ledger().run.node_seconds == (61 if off_ms < 0 else 60)
+
+
+def test_the_first_price_of_a_node_stays() -> None:
+    """A later session on the same nodes, begun with another price file, does not change what they cost."""
+    run = Run()
+    run.join("n", 0, price=None)
+    run.write(1000, "driver_ended")
+    for number, price in enumerate(("0.36", "0.72", None), start=1):
+        run.session = f"s{number}"
+        run.join("n", 10_000 * number, price=price)
+        run.write(10_000 * number + 1000, "driver_ended")
+    ledger = run.ledger()
+    assert ledger.run.price_per_hour == Decimal("0.36")
+    assert ledger.run.total_cost == Fraction("0.36") * 4 / 3600
 
 
 def test_a_folder_without_a_finished_run(store: LocalStore) -> None:

@@ -5,7 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from simulated_fleet import SimulatedFleet
 
-from pipeline.costs.prices import load_prices
+from pipeline.costs.price_files import load_prices
+from pipeline.costs.prices import NodePrice
 from pipeline.quoting.fleet_file import Assumptions, NodeOffer
 from pipeline.quoting.mix import evaluate
 from pipeline.quoting.rentals import Rental, Speed, kind_of, plan_of
@@ -169,8 +170,8 @@ def test_the_plan_says_what_the_simulation_finds(limits: dict[str, float]) -> No
     prices = load_prices(None)
     rentals = []
     for offer, speed in zip(offers, (40.0, 90.0), strict=True):
-        price = prices.price_of(offer.card, None, "on_demand", None, 1, offer.vram_gib)
-        assert price is not None
+        price = prices.find(offer.card, None, "on_demand", None, 1, offer.vram_gib)
+        assert isinstance(price, NodePrice)
         rentals.append(Rental(offer, price, Speed(speed, "given", microbatch=8)))
     job, assume = Job(1_000_000, 256, 150_000, 442_368), Assumptions()
     planned = evaluate([plan_of(rental, job, assume, 12) for rental in rentals], [8, 4], job.images)

@@ -107,3 +107,10 @@ def test_a_folder_that_is_no_run(tmp_path: Path) -> None:
     """What is missing is named."""
     with pytest.raises(InputError, match=r"plan/plan\.json"):
         run_status(LocalStore(tmp_path))
+
+
+def test_a_damaged_run_json_is_said(store: LocalStore, plan: Plan) -> None:
+    """With what writes it again; nothing is guessed of what was published."""
+    store.replace("run.json", b"[]")
+    with pytest.raises(InputError, match=r"run\.json is damaged; `ramfleet finalize"):
+        run_status(store)
