@@ -16,25 +16,25 @@ _FEWEST_OUTPUTS = 16
 _Model = TypeVar("_Model", bound=TagModel)
 
 
-def for_inference(model: _Model, microbatch: int = 1) -> _Model:
+def for_inference(model: _Model) -> _Model:
     """A model that computes what this one does, up to rounding, with its weights as they are now.
 
     Linear layers are `FixedLinear`, the image encoder is `WindowOrderSwin`; all other tensors are shared with `model`,
-    which stays as it is. microbatch: images that are expected at once.
+    which stays as it is.
     """
     shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     fast = copy.deepcopy(model, shared)
     encoder: Any = fast.visual_encoder
-    fast.visual_encoder = WindowOrderSwin(encoder, microbatch)
-    _fix_linears(fast, microbatch * model.config.num_tags)
+    fast.visual_encoder = WindowOrderSwin(encoder)
+    _fix_linears(fast)
     return fast.eval()
 
 
-def _fix_linears(module: nn.Module, rows: int) -> None:
+def _fix_linears(module: nn.Module) -> None:
     for name, child in module.named_children():
         if type(child) is DenseGelu:  # not what is built on top of it
-            setattr(module, name, FixedLinear(child.dense.weight, child.dense.bias, rows, gelu=True))
-        elif isinstance(child, nn.Linear) and child.bias is not None and child.out_features >= _FEWEST_OUTPUTS:
-            setattr(module, name, FixedLinear(child.weight, child.bias, rows))
+            setattr(module, name, FixedLinear(child.dense.weight, child.dense.bias, gelu=True))
+        elif isinstance(child, nn.Linear) and child.out_features >= _FEWEST_OUTPUTS:
+            setattr(module, name, FixedLinear(child.weight, child.bias))
         else:
-            _fix_linears(child, rows)
+            _fix_linears(child)

@@ -12,28 +12,31 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - PyTorch's own convention
 
 _PACKED_DTYPES = (torch.float32, torch.bfloat16)
+_ROWS = 1024
+"""Of the products that a layout is made for. One number for all, so that the same weights give the same bits with any
+vocabulary."""
 _TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
 
 
 class FixedLinear(nn.Module):
     """y = x Wᵀ + b, optionally GELU (erf) of it, for weights that do not change any more.
 
-    weight: [out, in]; bias: [out]; rows: of x that are expected at once, for the choice of layout.
+    weight: [out, in]; bias: [out] or None. is_packed: whether the weight was copied into oneDNN's layout; else it is
+    shared.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor, rows: int, gelu: bool = False) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor | None, gelu: bool = False) -> None:
         super().__init__()
-        self.out_features = weight.shape[0]
         self._gelu = gelu
-        self._is_packed = can_pack(weight)
-        weight = weight.detach().contiguous()
-        if self._is_packed:
-            weight = torch.ops.mkldnn._reorder_linear_weight(weight, rows)
-        self._weight, self._bias = weight, bias.detach().to(bias.dtype).contiguous()
+        self.is_packed = can_pack(weight)
+        weight = weight.detach()
+        if self.is_packed:
+            weight = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), _ROWS)
+        self._weight, self._bias = weight, None if bias is None else bias.detach()
 
     def forward(self, x: Tensor) -> Tensor:
         """x: [..., in]. Returns [..., out]."""
-        if self._is_packed:
+        if self.is_packed:
             return _packed(x, self._weight, self._bias, self._gelu)
         y = F.linear(x, self._weight, self._bias)
         return F.gelu(y) if self._gelu else y
@@ -44,7 +47,7 @@ def can_pack(weight: Tensor) -> bool:
     return weight.device.type == "cpu" and weight.dtype in _PACKED_DTYPES and _works(weight.dtype)
 
 
-def _packed(x: Tensor, weight: Tensor, bias: Tensor, gelu: bool) -> Tensor:
+def _packed(x: Tensor, weight: Tensor, bias: Tensor | None, gelu: bool) -> Tensor:
     y: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "gelu" if gelu else "none", [], "none")
     return y
 
@@ -57,7 +60,7 @@ def _works(dtype: torch.dtype) -> bool:
     generator = torch.Generator().manual_seed(0)
     x, weight, bias = (torch.randn(shape, generator=generator) for shape in ((5, 48), (32, 48), (32,)))
     try:
-        packed = torch.ops.mkldnn._reorder_linear_weight(weight.to(dtype), 5)
+        packed = torch.ops.mkldnn._reorder_linear_weight(weight.to(dtype), _ROWS)
         found = [_packed(x.to(dtype), packed, bias.to(dtype), gelu).float() for gelu in (False, True)]
     except (AttributeError, RuntimeError, NotImplementedError):  # another PyTorch, or one built without oneDNN
         return False

@@ -3,8 +3,9 @@
 Attention needs a window's tokens together, and every other block needs windows that are shifted by half their side
 (arXiv:2103.14030, 3.2). timm rolls the map, cuts it into windows, puts these together and rolls back, four copies of
 all tokens in each block. All but attention is the same for every token, so that here they stay in the order in which a
-block needs them, and are brought into the next block's order by one copy. Constants of a block are folded into its
-weights: the scale of queries, the affine part of layer norms, relative positions and the mask of shifted windows.
+block needs them, and are brought into the next block's order by one copy. Relative positions and the mask of shifted
+windows are added up once. On a CPU, whose weights are copied into another layout in any case, the scale of queries and
+the affine part of layer norms are multiplied into them; on a card weights stay as they are, and attention is fused.
 Shapes: B images, T tokens of a stage, C channels, W windows of N tokens, h heads of d channels.
 """
 
@@ -15,22 +16,27 @@ from timm.models.swin_transformer import SwinTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - PyTorch's own convention
 
-from ramcore.products import FixedLinear
+from ramcore.products import FixedLinear, can_pack
 
 
 class WindowOrderSwin(nn.Module):
-    """Computes what `swin.forward_features` does. microbatch: images that are expected at once."""
+    """Computes what `swin.forward_features` does, with the same weights.
 
-    def __init__(self, swin: SwinTransformer, microbatch: int = 1) -> None:
+    fused: attention without its weights in memory, which pays on a card; None = where the weights are on one.
+    """
+
+    def __init__(self, swin: SwinTransformer, fused: bool | None = None) -> None:
         super().__init__()
         steps: list[nn.Module] = []
-        patches = _Patches(swin, microbatch)
+        patches = _Patches(swin)
+        if fused is None:
+            fused = next(swin.parameters()).device.type == "cuda"
         order = patches.order
         stages: Any = swin.layers
         for stage in stages:
             merge = stage.downsample
             if not isinstance(merge, nn.Identity):
-                step = _Merge(merge, order, _order_of(stage.blocks[0]), microbatch)
+                step = _Merge(merge, order, _order_of(stage.blocks[0]))
                 order = step.order_after
                 steps.append(step)
             for block in stage.blocks:
@@ -38,7 +44,7 @@ class WindowOrderSwin(nn.Module):
                 if not torch.equal(order, wanted):
                     steps.append(_Gather(_places(order)[wanted]))
                 order = wanted
-                steps.append(_Block(block, microbatch))
+                steps.append(_Block(block, fused))
         if not torch.equal(order, torch.arange(len(order))):
             steps.append(_Gather(_places(order)))
         norm: Any = swin.norm
@@ -54,7 +60,7 @@ class WindowOrderSwin(nn.Module):
 class _Patches(nn.Module):
     """Patches of the image to tokens, in the order of the first block's windows."""
 
-    def __init__(self, swin: SwinTransformer, microbatch: int) -> None:
+    def __init__(self, swin: SwinTransformer) -> None:
         super().__init__()
         embed: Any = swin.patch_embed
         stages: Any = swin.layers
@@ -62,7 +68,7 @@ class _Patches(nn.Module):
         self.order = _order_of(stages[0].blocks[0])
         self.register_buffer("_index", self.order, persistent=False)
         weight = embed.proj.weight
-        self._embed = FixedLinear(weight.flatten(1), embed.proj.bias, microbatch * len(self.order))
+        self._embed = FixedLinear(weight.flatten(1), embed.proj.bias)
         self._norm = embed.norm
 
     def forward(self, pixels: Tensor) -> Tensor:
@@ -90,7 +96,7 @@ class _Gather(nn.Module):
 class _Merge(nn.Module):
     """Two by two tokens to one, from the order of one stage's windows to that of the next one's."""
 
-    def __init__(self, merge: Any, order: Tensor, order_after: Tensor, microbatch: int) -> None:
+    def __init__(self, merge: Any, order: Tensor, order_after: Tensor) -> None:
         super().__init__()
         self.order_after = order_after
         half = int(len(order_after) ** 0.5)
@@ -98,39 +104,34 @@ class _Merge(nn.Module):
         # timm lists the four by column first.
         four = [2 * half * (2 * row + down) + 2 * column + right for right in (0, 1) for down in (0, 1)]
         self.register_buffer("_index", _places(order)[torch.stack(four, dim=1).flatten()], persistent=False)
-        norm, linear = merge.norm, merge.reduction
-        self._width, self._eps = linear.in_features, norm.eps
-        self._linear = FixedLinear(*_after_norm(norm, linear), microbatch * len(order_after))
+        self._width = merge.reduction.in_features
+        self._norm, self._linear = _norm_and_linear(merge.norm, merge.reduction)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, T, C] to [B, T / 4, 2 C]."""
         four = x.index_select(1, self.get_buffer("_index")).view(len(x), -1, self._width)
-        merged: Tensor = self._linear(F.layer_norm(four, (self._width,), eps=self._eps))
+        merged: Tensor = self._linear(self._norm(four))
         return merged
 
 
 class _Block(nn.Module):
     """Attention within windows, then two dense layers, each with a norm before it and a residual around it."""
 
-    def __init__(self, block: Any, microbatch: int) -> None:
+    def __init__(self, block: Any, fused: bool) -> None:
         super().__init__()
         attention = block.attn
-        tokens = microbatch * block.input_resolution[0] * block.input_resolution[1]
-        self._heads, self._area, self._eps = attention.num_heads, attention.window_area, block.norm1.eps
-        weight, bias = _after_norm(block.norm1, attention.qkv)
-        channels = attention.dim
-        scale = torch.ones(3 * channels, dtype=weight.dtype, device=weight.device)
-        scale[:channels] = attention.scale
-        self._qkv = FixedLinear(weight * scale[:, None], bias * scale, tokens)
-        self._project = FixedLinear(attention.proj.weight, attention.proj.bias, tokens)
-        self._widen = FixedLinear(*_after_norm(block.norm2, block.mlp.fc1), tokens, gelu=True)
-        self._narrow = FixedLinear(block.mlp.fc2.weight, block.mlp.fc2.bias, tokens)
+        self._heads, self._area, self._fused = attention.num_heads, attention.window_area, fused
+        self._norm, self._qkv = _norm_and_linear(block.norm1, attention.qkv, attention.scale)
+        self._scale = 1.0 if self._qkv.is_packed else attention.scale
+        self._project = FixedLinear(attention.proj.weight, attention.proj.bias)
+        self._norm2, self._widen = _norm_and_linear(block.norm2, block.mlp.fc1, gelu=True)
+        self._narrow = FixedLinear(block.mlp.fc2.weight, block.mlp.fc2.bias)
         self.register_buffer("_positions", _positions(block), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, T, C] to [B, T, C]."""
-        x = self._project(self._attend(F.layer_norm(x, x.shape[-1:], eps=self._eps))).add_(x)
-        narrowed: Tensor = self._narrow(self._widen(F.layer_norm(x, x.shape[-1:], eps=self._eps)))
+        x = self._project(self._attend(self._norm(x))).add_(x)
+        narrowed: Tensor = self._narrow(self._widen(self._norm2(x)))
         return narrowed.add_(x)
 
     def _attend(self, x: Tensor) -> Tensor:
@@ -140,9 +141,16 @@ class _Block(nn.Module):
         # [3, B W, h, N, d]
         split = self._qkv(x).view(batch * windows, self._area, 3, self._heads, -1).permute(2, 0, 3, 1, 4)
         query, key, value = split.unbind(0)
-        weights = query @ key.transpose(-2, -1)
-        weights.view(batch, windows, *weights.shape[1:]).add_(self.get_buffer("_positions"))
-        attended = weights.softmax(dim=-1) @ value
+        positions = self.get_buffer("_positions")
+        if self._fused:
+            mask = positions if len(positions) == 1 else positions.repeat(batch, 1, 1, 1)
+            attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=self._scale)
+        else:
+            weights = query @ key.transpose(-2, -1)
+            if self._scale != 1:
+                weights.mul_(self._scale)
+            weights.view(batch, windows, *weights.shape[1:]).add_(positions)
+            attended = weights.softmax(dim=-1) @ value
         together: Tensor = attended.transpose(1, 2).reshape(batch, tokens, channels)
         return together
 
@@ -172,10 +180,24 @@ def _places(order: Tensor) -> Tensor:
     return places
 
 
-def _after_norm(norm: Any, linear: Any) -> tuple[Tensor, Tensor]:
-    """Weight and bias of the layer that does norm's affine part too; computed in float64."""
+def _norm_and_linear(
+    norm: Any, linear: Any, query_scale: float = 1.0, gelu: bool = False
+) -> tuple[nn.LayerNorm, FixedLinear]:
+    """A layer norm and the linear layer after it; the norm is without its affine part where the layer does that.
+
+    query_scale: what the first third of the outputs, attention's queries, are multiplied with if the layer can do it.
+    """
+    if not can_pack(linear.weight):
+        return norm, FixedLinear(linear.weight, linear.bias, gelu)
+    # In float64, so that one rounding remains.
     weight = linear.weight.detach().double()
     bias = weight @ norm.bias.detach().double()
     if linear.bias is not None:
         bias = bias + linear.bias.detach().double()
-    return (weight * norm.weight.detach().double()).to(linear.weight.dtype), bias.to(linear.weight.dtype)
+    weight = weight * norm.weight.detach().double()
+    queries = len(weight) // 3
+    weight[:queries] *= query_scale
+    bias[:queries] *= query_scale
+    dtype = linear.weight.dtype
+    bare = nn.LayerNorm(norm.normalized_shape, eps=norm.eps, elementwise_affine=False)
+    return bare, FixedLinear(weight.to(dtype), bias.to(dtype), gelu)

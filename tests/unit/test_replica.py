@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -26,16 +27,17 @@ class Limited:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.tagger, name)
 
-    def scores(self, pixels: np.ndarray) -> torch.Tensor:
+    def begin(self, pixels: np.ndarray) -> Any:
         self.runs.append(len(pixels))
         if len(pixels) > self.room:
             raise torch.OutOfMemoryError("planted")
-        return self.tagger.scores(pixels)
+        return self.tagger.begin(pixels)
 
 
 class Nonsense(Limited):
-    def scores(self, pixels: np.ndarray) -> torch.Tensor:
-        return super().scores(pixels) * float("nan")
+    def begin(self, pixels: np.ndarray) -> Any:
+        begun = super().begin(pixels)
+        return SimpleNamespace(scores=lambda: begun.scores() * float("nan"))
 
 
 def replica(bundle: Path, wrap: Any, place: Placement = PLACE) -> Replica:
