@@ -1,5 +1,6 @@
 """What the benchmarks share: figures with what they are to reach, and timing in alternation."""
 
+import io
 import os
 import platform
 import time
@@ -10,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 from rich.table import Table
 
 
@@ -60,3 +62,13 @@ def machine(*packages: str) -> str:
     return (
         f"{model}, {os.cpu_count()} CPUs, Python {platform.python_version()}, {versions}, {datetime.now(UTC):%Y-%m-%d}"
     )
+
+
+def photo(size: tuple[int, int]) -> bytes:
+    """A JPEG with the detail of a photograph: coarse blobs and grain. size: width and height in pixels."""
+    random = np.random.default_rng(0)
+    blobs = Image.fromarray(random.integers(0, 256, (30, 40, 3), dtype=np.uint8)).resize(size, Image.Resampling.BICUBIC)
+    grain = random.normal(0, 8, (size[1], size[0], 1))
+    buffer = io.BytesIO()
+    Image.fromarray(np.clip(np.asarray(blobs) + grain, 0, 255).astype(np.uint8)).save(buffer, "JPEG", quality=88)
+    return buffer.getvalue()
