@@ -36,7 +36,7 @@ class Placement:
     """Where and how one replica runs.
 
     device: "cpu" or "cuda"; threads: CPU threads of the model; dtype: never "auto"; microbatch: images through the
-    model at once; memory_share: part of the card's memory that it may take, None = all.
+    model at once; memory_share: part of the card's memory that it may take, None = all; compiled: by torch.compile.
     """
 
     device: str
@@ -46,6 +46,7 @@ class Placement:
     dtype: str
     microbatch: int
     memory_share: float | None = None
+    compiled: bool = False
 
 
 class CardFaultError(RuntimeError):
@@ -102,7 +103,10 @@ class Replica:
         torch.set_num_threads(self.placement.threads)
         if self.placement.memory_share is not None:
             torch.cuda.set_per_process_memory_fraction(self.placement.memory_share)
-        return ramcore.load(self.spec.bundle, device=self.placement.device, dtype=self.placement.dtype)
+        tagger = ramcore.load(self.spec.bundle, device=self.placement.device, dtype=self.placement.dtype)
+        if self.placement.compiled:
+            tagger.compile()
+        return tagger
 
     def ready(self) -> int:
         """Answers when the model is loaded and nothing is queued before this call; the process id."""
@@ -170,8 +174,10 @@ class Replica:
         if self.spec.captions:
             scores, captions = self._tagger.scores_and_captions(pixels)
             return lambda: (scores.numpy(), captions)
-        pending = self._tagger.begin(pixels)
-        return lambda: (pending.scores().numpy(), [])
+        # What was compiled is for one number of images: another one would be compiled anew, in mid-run.
+        filled = _filled(pixels, self._microbatch.size) if self.placement.compiled else pixels
+        pending = self._tagger.begin(filled)
+        return lambda: (pending.scores()[: len(pixels)].numpy(), [])
 
     def _report(self, images: int) -> int:
         """Report the images done, but not too often; how many are still unreported."""
@@ -198,3 +204,9 @@ class Replica:
         import torch
 
         return torch.cuda.max_memory_allocated() if self.placement.device == "cuda" else None
+
+
+def _filled(pixels: NDArray[np.uint8], images: int) -> NDArray[np.uint8]:
+    """The images, and black ones up to that number."""
+    black = np.zeros((images - len(pixels), *pixels.shape[1:]), dtype=np.uint8)
+    return np.concatenate([pixels, black]) if len(black) else pixels

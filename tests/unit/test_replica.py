@@ -1,6 +1,6 @@
 """A replica in this process: what it does when memory runs out or the device computes nonsense."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -93,3 +93,18 @@ def test_only_the_asked_range_is_tagged(tiny_bundle: Path, pixels: np.ndarray) -
     np.testing.assert_allclose(
         part.selection.scores.reshape(-1, tags), whole.selection.scores.reshape(-1, tags)[7:12], atol=1e-6
     )
+
+
+def test_a_compiled_model_gets_full_micro_batches(
+    tiny_bundle: Path, pixels: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another number of images would be compiled anew; images that fill it up leave no scores."""
+    compiled: list[str] = []
+    monkeypatch.setattr(torch, "compile", lambda function: compiled.append(function.__name__) or function)
+    plain = replica(tiny_bundle, Limited).tag(pixels, 0, len(pixels))
+    worker = replica(tiny_bundle, Limited, replace(PLACE, compiled=True))
+    found = worker.tag(pixels, 0, len(pixels))
+    assert compiled == ["image_embeds", "tag_logits"]
+    assert set(worker._tagger.runs) == {PLACE.microbatch}
+    np.testing.assert_array_equal(found.selection.counts, plain.selection.counts)
+    np.testing.assert_allclose(found.selection.scores, plain.selection.scores, atol=1e-6)
