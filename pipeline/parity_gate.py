@@ -109,7 +109,8 @@ def _judged(found: dict[str, Any], config: Config, dtype: str, console: Console)
     bound = found["bound"]
     beyond = (
         f"{found['backend']} on {found['device']} is beyond its bound: logits differ from float64 by "
-        f"{found['max_error']:.3g} at most and {found['mean_error']:.3g} on average, {bound['max_error']:g} and {bound['mean_error']:g} are allowed"
+        f"{found['max_error']:.3g} at most and {found['mean_error']:.3g} on average, {bound['max_error']:g} and "
+        f"{bound['mean_error']:g} are allowed"
     )
     if config.model.force:
         console.print(f"{beyond}; goes on, as model.force=true")

@@ -136,16 +136,38 @@ def _decode_opened(image: ImageFile.ImageFile, data: bytes, size: int, mode: str
         image.draft("RGB", (2 * size, 2 * size))
     pixels = None
     if image.format == "JPEG" and image.mode in ("L", "RGB") and image.size == (width, height):  # not scaled down
-        pixels = _decode_jpeg(data)
+        pixels = _decode_jpeg(data, width * height)
     if pixels is None:
         pixels = _to_pixels(image)
     return Decoded(_resize(pixels, size), width, height)
 
 
-def _decode_jpeg(data: bytes) -> Pixels | None:
-    """uint8 [height, width, 3] of a grey or colour JPEG; None where simplejpeg has any objection to it."""
+class _Buffer(threading.local):
+    """Each thread's memory for the pixels of a JPEG before they are resized; pages that are new cost time."""
+
+    def __init__(self) -> None:
+        self._bytes = np.empty(0, np.uint8)
+
+    def of(self, size: int) -> Pixels:
+        """uint8 [size], good until the thread's next call."""
+        if size > _KEPT_BYTES:
+            return np.empty(size, np.uint8)
+        if size > len(self._bytes):
+            self._bytes = np.empty(size, np.uint8)
+        return self._bytes[:size]
+
+
+_KEPT_BYTES = 96 * 2**20
+_BUFFER = _Buffer()
+
+
+def _decode_jpeg(data: bytes, area: int) -> Pixels | None:
+    """uint8 [height, width, 3] of a grey or colour JPEG of `area` pixels, good until this thread's next call.
+
+    None where simplejpeg has any objection to it.
+    """
     try:
-        pixels: Pixels = simplejpeg.decode_jpeg(data, colorspace="RGB", strict=True)
+        pixels: Pixels = simplejpeg.decode_jpeg(data, colorspace="RGB", strict=True, buffer=_BUFFER.of(3 * area))
     except ValueError:
         return None
     return pixels
@@ -175,7 +197,7 @@ def _resize(pixels: Pixels, size: int) -> Pixels:
     import torch  # here, as it takes a second and half a gigabyte, which planning and exact decoding need not pay
 
     if pixels.shape[:2] == (size, size):
-        return np.ascontiguousarray(pixels)
+        return pixels.copy()
     image = torch.from_numpy(pixels).permute(2, 0, 1).unsqueeze(0)  # a view; torch resizes channels-last as it is
     resized = torch.nn.functional.interpolate(image, (size, size), mode="bilinear", antialias=True)
     result: Pixels = resized[0].permute(1, 2, 0).contiguous().numpy()
