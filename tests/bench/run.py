@@ -18,7 +18,6 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
@@ -26,16 +25,14 @@ from rich.table import Table
 from pipeline.config import load_config
 from pipeline.events import read_events
 from pipeline.feed import waves
-from pipeline.plan import make_plan
 from pipeline.stores.local_store import LocalStore
 from pipeline.tag import Request, tag
 from ramcore.images import decode
 from ramcore.scenes.drawing import draw_scene
-from tests.bench import bookkeeping, fetching, reporting
+from tests.bench import bookkeeping, fetching, reporting, scale
 from tests.simulated_fleet import SimulatedFleet
 
 IMAGES = 4000
-PLANNED_ROWS = 1_000_000
 FED_CHUNKS = 100_000
 LEASED_CHUNKS = 1_000_000
 
@@ -54,13 +51,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="ramfleet-bench-") as folder:
         parts = (
             decode_figures(),
-            plan_figures(Path(folder)),
             lease_figures(),
             pipeline_figures(Path(folder)),
             feed_figures(),
         )
         figures = [figure for part in parts for figure in part]
-    figures += [Figure(*figure) for figure in (*bookkeeping.figures(), *reporting.figures())]
+    figures += [Figure(*figure) for figure in (*bookkeeping.figures(), *reporting.figures(), *scale.figures())]
     if "AWS_ENDPOINT_URL" in os.environ:
         figures += [Figure(*figure) for figure in fetching.figures()]
     table = Table("figure", "value", "unit", title=machine())
@@ -88,18 +84,6 @@ def decode_figures() -> Iterator[Figure]:
         seconds = _alternate({mode: partial(decode, data, 384, mode) for mode in ("exact", "fast", "draft")})
         for mode in ("fast", "draft"):
             yield Figure(f"decode {mode} / exact, {megapixels} MP JPEG", seconds["exact"] / seconds[mode], "×")
-
-
-def plan_figures(folder: Path) -> Iterator[Figure]:
-    """A plan of a million rows, identity rules included."""
-    rows = (
-        pa.RecordBatch.from_pydict({"image_id": ids, "uri": ids})
-        for start in range(0, PLANNED_ROWS, 65_536)
-        for ids in [[f"image-{row:09d}" for row in range(start, min(start + 65_536, PLANNED_ROWS))]]
-    )
-    start = time.perf_counter()
-    make_plan(rows, LocalStore(folder / "plan"), 256, None, {})
-    yield Figure("planning a million rows", time.perf_counter() - start, "s")
 
 
 def pipeline_figures(folder: Path) -> Iterator[Figure]:

@@ -1,7 +1,7 @@
 """What ten million images ask of the driver, and what a user waits for at the start: `python -m tests.bench.scale`.
 
-Each figure of time or memory is of a process of its own, see `tests.bench.child`. `make bench` leaves out the plan of
-ten million rows, unless RAMFLEET_BENCH_LARGE is set.
+Each figure of time or memory is of a process of its own, see `tests.bench.child`. `make bench` leaves out the plan and
+the tables of ten million images, unless RAMFLEET_BENCH_LARGE is set.
 """
 
 import io
@@ -19,7 +19,6 @@ import numpy as np
 import pyarrow as pa
 from rich.console import Console
 
-import ramcore
 from pipeline.chunks import chunk_name, commit_chunk
 from pipeline.config import load_config
 from pipeline.driver import Round
@@ -27,10 +26,13 @@ from pipeline.errors import ConfigError
 from pipeline.events import EventLog, read_events
 from pipeline.feed import waves
 from pipeline.finalize import finalize
+from pipeline.finished_run import FinishedRun
 from pipeline.model_record import record_model
 from pipeline.passes import FirstPass
 from pipeline.pins import pins
 from pipeline.plan import Plan, make_plan, read_plan
+from pipeline.report.document import Options
+from pipeline.report.page import write_report
 from pipeline.status import run_status
 from pipeline.stores.local_store import LocalStore
 from pipeline.sync import BASE_PIN
@@ -44,6 +46,7 @@ from tests.committed_run import ATTEMPT, plan_run, tagged_rows
 from tests.simulated_fleet import SimulatedFleet
 
 MILLION = 1_000_000
+TEN_MILLION = 10 * MILLION
 CHUNKS = 100_000
 PENDING = 3
 CHUNK_ROWS = 256
@@ -51,8 +54,8 @@ FINALIZED = (200, 2_000)
 DRIVEN = (1_000, CHUNKS)
 HELPS = 5
 MIB = 2**20
-_NAMES = 65_000
-"""What ext4 lets a file have."""
+_LINKS = 1_000
+"""Names of one file; ext4 lets it have 65,000."""
 _INPUT = "/pictures"
 _PICTURES = Path(__file__).parents[2] / "ramcore" / "demo" / "pictures"
 
@@ -61,7 +64,9 @@ def figures(large: bool = "RAMFLEET_BENCH_LARGE" in os.environ) -> Iterator[tupl
     """(what, value, unit)."""
     for part in (_help_figures, _bundle_figures, _resume_figures, _driver_figures, _finalize_figures):
         yield from part()
-    yield from _plan_figures((MILLION, 10 * MILLION) if large else (MILLION,))
+    yield from _plan_figures((MILLION, TEN_MILLION) if large else (MILLION,))
+    if large:
+        yield from _table_figures()
     yield "ramfleet tag of the demo's pictures, command to first committed chunk", _seconds_to_commit(), "s"
 
 
@@ -72,11 +77,11 @@ def _plan_figures(sizes: tuple[int, ...]) -> Iterator[tuple[str, float, str]]:
     each = []
     for rows in sizes:
         done = measured(_plan, rows)
-        each.append(done.wall_s / rows)
+        each.append(done.cpu_s / rows)
         yield f"planning {rows:,} rows", done.wall_s, "s"
         yield "… peak memory of the process", done.peak / MIB, "MiB"
     if len(each) > 1:
-        yield f"… time of a row, {sizes[-1]:,} / {sizes[0]:,}", each[-1] / each[0], "×"
+        yield f"… CPU time of a row, {sizes[-1]:,} / {sizes[0]:,}", each[-1] / each[0], "×"
 
 
 def _plan(rows: int) -> None:
@@ -95,27 +100,35 @@ def _rows(rows: int) -> Iterator[pa.RecordBatch]:
 
 def _resume_figures() -> Iterator[tuple[str, float, str]]:
     with _folder() as folder:
-        measured(_begin_run, folder)
+        measured(_begin_run, folder, CHUNKS, 1)
         yield from _of(f"resume of {CHUNKS:,} chunks, until it is known what is pending", measured(_resume, folder))
-        yield from _of(f"… what the driver asks the run for again with its cluster, {CHUNKS:,}", measured(_ask, folder))
+        yield from _of("… what is asked of the run again before the first round", measured(_ask, folder))
         yield from _of(f"ramfleet status, {CHUNKS:,} chunks", measured(_status, folder))
-        yield from _of(f"finalize, {CHUNKS:,} chunks of one row", measured(_finalize, folder))
 
 
-def _begin_run(folder: str) -> None:
-    """A run of chunks of one row, all but a few committed; all the objects have the content of the first ones."""
+def _table_figures() -> Iterator[tuple[str, float, str]]:
+    with _folder() as folder:
+        chunks = -(-TEN_MILLION // CHUNK_ROWS)
+        measured(_begin_run, folder, chunks, CHUNK_ROWS)
+        yield from _of(f"ramfleet status, {chunks:,} chunks of {CHUNK_ROWS} images", measured(_status, folder))
+        yield from _of("… finalize, without a report", measured(_finalize, folder))
+        yield from _of("… report", measured(_report, folder))
+
+
+def _begin_run(folder: str, chunks: int, chunk_rows: int) -> None:
+    """All but a few of the chunks are committed; of all the objects a few only have a content of their own."""
     store, bundle = LocalStore(folder), demo_bundle()
     digest = bundle_hash(bundle)
     record_model(store, bundle, digest)
     resolved = {"model.dtype": "fp32", "output.captions": False, BASE_PIN: None}
-    plan = make_plan(_rows(CHUNKS), store, 1, None, pins(load_config(), _INPUT, None, digest) | resolved)
-    table = _tagged(plan, plan.read_chunk(store, 0), 0)
-    for chunk in range(CHUNKS - PENDING):
-        if chunk % _NAMES:
-            os.link(store.path(chunk_name(chunk // _NAMES * _NAMES)), store.path(chunk_name(chunk)))
+    pinned = pins(load_config(), _INPUT, None, digest) | resolved
+    plan = make_plan(_rows(chunks * chunk_rows), store, chunk_rows, None, pinned)
+    for chunk in range(chunks - PENDING):
+        if chunk % _LINKS:
+            os.link(store.path(chunk_name(chunk // _LINKS * _LINKS)), store.path(chunk_name(chunk)))
         else:
-            commit_chunk(store, chunk, table)
-    _write_events(store, CHUNKS - PENDING, 1)
+            commit_chunk(store, chunk, _tagged(plan, plan.read_chunk(store, chunk), chunk))
+    _write_events(store, chunks - PENDING, chunk_rows)
 
 
 def _resume(folder: str) -> None:
@@ -147,22 +160,33 @@ def _finalize(folder: str) -> int:
     return finalize(LocalStore(folder)).counts.tagged
 
 
+def _report(folder: str) -> None:
+    write_report(FinishedRun(LocalStore(folder)), Options())
+
+
 # ---- what grows with the chunks ----
 
 
 def _driver_figures() -> Iterator[tuple[str, float, str]]:
-    few, many = (measured(_drive, chunks) for chunks in DRIVEN)
+    found = []
+    for chunks in DRIVEN:
+        with _folder() as folder:
+            measured(_plan_into, folder, chunks)
+            found.append(measured(_drive, folder))
+    few, many = found
     yield f"what the driver and the Fleet hold, {DRIVEN[0]:,} chunks, memory", few.grown / MIB, "MiB"
     yield f"… {DRIVEN[1]:,} chunks", many.grown / MIB, "MiB"
     yield "… for each further chunk", (many.grown - few.grown) / (DRIVEN[1] - DRIVEN[0]), "bytes"
 
 
-def _drive(chunks: int) -> float:
+def _plan_into(folder: str, chunks: int) -> None:
+    make_plan(_rows(chunks), LocalStore(folder), 1, None, {})
+
+
+def _drive(folder: str) -> float:
     """Pending chunks, a round of them and its feed, and the leases of all of them, by the Fleet's own rules."""
-    with _folder() as folder:
-        store = LocalStore(folder)
-        plan = make_plan(_rows(chunks), store, 1, None, {})
-        pending = FirstPass().pending(store, plan)
+    store = LocalStore(folder)
+    pending = FirstPass().pending(store, _planned(store))
     nobody: object = None
     held = Round(nobody, nobody, nobody, nobody, pending), list(islice(waves(pending, 64), 1))
     fleet = SimulatedFleet([100.0] * 64, len(pending), chunk_rows=CHUNK_ROWS, microbatch=32, noise=0.1, nodes=16)
@@ -279,7 +303,7 @@ def _write_bundle(folder: str) -> None:
 
 def _load(folder: str) -> tuple[float, int]:
     """Seconds without the imports, and bytes of memory that is not the file's."""
-    import ramcore.loading  # noqa: F401 - PyTorch and timm
+    import ramcore.loading  # PyTorch and timm, which are not to be timed
 
     before, start = memory("RssAnon"), time.perf_counter()
     tagger = ramcore.load(folder, device="cpu")
