@@ -23,7 +23,7 @@ LOGS = "events/"
 _ROLLED = re.compile(r"(\.\d+)?\.jsonl$")
 """End of a log's name; on object storage a log is several numbered objects."""
 _BLOCK_BYTES = 1 << 20
-"""Read of a log at a time. Then it is closed: a large fleet has thousands, and many systems stop at 1,024 open files."""
+"""Read of a log at a time. Then it is closed: a large fleet has thousands, and many systems stop at 1,024 files."""
 
 
 class EventLog:

@@ -27,7 +27,7 @@ from pipeline.events import EventLog, read_events
 from pipeline.feed import waves
 from pipeline.finalize import finalize
 from pipeline.finished_run import FinishedRun
-from pipeline.model_record import record_model
+from pipeline.model_record import record_model, vocabulary_name, vocabulary_table
 from pipeline.passes import FirstPass
 from pipeline.pins import pins
 from pipeline.plan import Plan, make_plan, read_plan
@@ -36,19 +36,20 @@ from pipeline.report.page import write_report
 from pipeline.status import run_status
 from pipeline.stores.local_store import LocalStore
 from pipeline.sync import BASE_PIN
-from pipeline.tables import with_attempt
+from pipeline.tables import to_parquet, with_attempt
 from pipeline.tag import Request, tag
 from ramcore.bundle import bundle_hash, demo_bundle, save_bundle
 from ramcore.config import ram_plus_preset
-from ramcore.vocabulary import Vocabulary
 from tests.bench.child import Measured, measured, memory
 from tests.committed_run import ATTEMPT, plan_run, tagged_rows
 from tests.simulated_fleet import SimulatedFleet
+from tests.synthetic_run import vocabulary
 
 MILLION = 1_000_000
 TEN_MILLION = 10 * MILLION
 CHUNKS = 100_000
 PENDING = 3
+TAGS = 4585
 CHUNK_ROWS = 256
 FINALIZED = (200, 2_000)
 DRIVEN = (1_000, CHUNKS)
@@ -119,6 +120,8 @@ def _begin_run(folder: str, chunks: int, chunk_rows: int) -> None:
     """All but a few of the chunks are committed; of all the objects a few only have a content of their own."""
     store, bundle = LocalStore(folder), demo_bundle()
     digest = bundle_hash(bundle)
+    # Reports look up the tags: there are as many as of the released model, not as of the demo's.
+    store.create(vocabulary_name(digest), to_parquet(vocabulary_table(vocabulary(TAGS))))
     record_model(store, bundle, digest)
     resolved = {"model.dtype": "fp32", "output.captions": False, BASE_PIN: None}
     pinned = pins(load_config(), _INPUT, None, digest) | resolved
@@ -217,7 +220,7 @@ def _tagged(plan: Plan, rows: pa.Table, chunk: int) -> pa.Table:
     """As a replica tags them: a dozen tags for each image."""
     random = np.random.default_rng(chunk)
     table = tagged_rows(plan, rows, {})
-    ids = random.integers(0, 4585, (len(table), 12), np.int32)
+    ids = random.integers(0, TAGS, (len(table), 12), np.int32)
     columns = {
         "tags": [[f"tag {number}" for number in of_image] for of_image in ids],
         "tag_ids": list(ids),
@@ -295,10 +298,8 @@ def _write_bundle(folder: str) -> None:
     config = ram_plus_preset()
     chance = torch.Generator().manual_seed(0)
     state = {name: torch.rand(shape, generator=chance) * 0.02 for name, shape in expected_shapes(config).items()}
-    tags = tuple(f"tag {number}" for number in range(config.num_tags))
-    vocabulary = Vocabulary(tags, ("",) * len(tags), np.full(len(tags), 0.68, np.float32))
     model = model_class(config.kind).from_state(config, state)
-    save_bundle(folder, model, config, vocabulary, "weights of chance")
+    save_bundle(folder, model, config, vocabulary(TAGS), "weights of chance")
 
 
 def _load(folder: str) -> tuple[float, int]:
@@ -327,6 +328,7 @@ def _seconds_to_commit() -> float:
 
 def _of(what: str, done: Measured) -> Iterator[tuple[str, float, str]]:
     yield what, done.wall_s, "s"
+    yield "… CPU", done.cpu_s, "s"
     yield "… memory", done.grown / MIB, "MiB"
 
 
