@@ -59,7 +59,7 @@ def test_a_log_that_fills_its_block_is_read_once(tmp_path: Path, monkeypatch: py
     assert [event["bytes"] for event in events_in_order(store)] == [0, 1, 2]
 
 
-def test_a_thousand_logs_need_few_open_files(tmp_path: Path) -> None:
+def test_many_logs_need_few_open_files(tmp_path: Path) -> None:
     """Each process of a large fleet has one, and most processes may open 1,024."""
     store = _Counting(tmp_path)
     written = _written(store, LOGS, 3)
