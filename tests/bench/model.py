@@ -4,7 +4,6 @@ Full-size RAM++ (4,585 tags, 51 descriptions each) with random weights, as speed
 run in turn in one process, on all CPUs.
 """
 
-import multiprocessing
 import os
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -19,6 +18,7 @@ from ramcore.describe import count_flops
 from ramcore.inference import for_inference
 from ramcore.products import FixedLinear
 from ramcore.ram_plus import RamPlus
+from tests.bench.child import measured, memory
 from tests.bench.plain_model import plain
 from tests.bench.timing import Figure, alternate, figure_table, machine
 
@@ -110,9 +110,8 @@ def _products() -> dict[Name, Callable[[], Tensor]]:
 
 
 def _bytes_per_image() -> float:
-    """How much a process of a bf16 replica grows from one image at once to eight, by image; in a new process."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_growth)
+    """How much a process of a bf16 replica grows from one image at once to eight, by image."""
+    return float(measured(_growth).value)
 
 
 @torch.inference_mode()
@@ -124,13 +123,8 @@ def _growth() -> float:
         pixels = torch.randn(batch, 3, size, size).bfloat16()
         Path("/proc/self/clear_refs").write_text("5")  # the peak is forgotten: proc(5)
         fast(pixels)
-        peaks.append(_peak_bytes())
+        peaks.append(memory("VmHWM"))
     return (peaks[1] - peaks[0]) / 7
-
-
-def _peak_bytes() -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
 
 
 if __name__ == "__main__":

@@ -6,26 +6,21 @@ Ratios are measured in one run; nothing else should be running.
 import json
 import os
 import random
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
-import pyarrow as pa
 import torch
 from rich.console import Console
 
 from pipeline.feed import waves
-from pipeline.plan import make_plan
-from pipeline.stores.local_store import LocalStore
 from ramcore.images import decode
-from tests.bench import bookkeeping, fetching, model, pipeline, reporting
+from tests.bench import bookkeeping, fetching, model, pipeline, reporting, scale
 from tests.bench.timing import Figure, alternate, figure_table, machine, photo
 from tests.simulated_fleet import SimulatedFleet
 
-PLANNED_ROWS = 1_000_000
 FED_CHUNKS = 100_000
 LEASED_CHUNKS = 1_000_000
 _FAST_DECODE = ((12, (4000, 3000), 2.4), (2, pipeline.MEGAPIXELS_2, 1.6), (0.3, (640, 480), 1.5))
@@ -35,9 +30,7 @@ _FAST_DECODE = ((12, (4000, 3000), 2.4), (2, pipeline.MEGAPIXELS_2, 1.6), (0.3, 
 def main() -> None:
     """Measure all figures."""
     figures = [*decode_figures(), *model.figures(), *pipeline.figures(), *lease_figures(), *feed_figures()]
-    with tempfile.TemporaryDirectory(prefix="ramfleet-bench-") as folder:
-        figures += plan_figures(Path(folder))
-    figures += [Figure(*figure) for figure in (*bookkeeping.figures(), *reporting.figures())]
+    figures += [*scale.figures(), *(Figure(*figure) for figure in (*bookkeeping.figures(), *reporting.figures()))]
     if "AWS_ENDPOINT_URL" in os.environ:
         figures += [Figure(*figure) for figure in fetching.figures()]
     where = machine("ray", "torch", "timm", "Pillow", "simplejpeg")
@@ -57,18 +50,6 @@ def decode_figures() -> Iterator[Figure]:
             ratio = seconds["exact"] / seconds[mode]
             yield Figure(f"decode {mode} / plain Pillow, {megapixels} MP JPEG", ratio, "×", at_least=least)
     torch.set_num_threads(threads)
-
-
-def plan_figures(folder: Path) -> Iterator[Figure]:
-    """A plan of a million rows, identity rules included."""
-    rows = (
-        pa.RecordBatch.from_pydict({"image_id": ids, "uri": ids})
-        for start in range(0, PLANNED_ROWS, 65_536)
-        for ids in [[f"image-{row:09d}" for row in range(start, min(start + 65_536, PLANNED_ROWS))]]
-    )
-    start = time.perf_counter()
-    make_plan(rows, LocalStore(folder / "plan"), 256, None, {})
-    yield Figure("planning a million rows", time.perf_counter() - start, "s")
 
 
 def lease_figures() -> Iterator[Figure]:
