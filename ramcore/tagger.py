@@ -91,6 +91,13 @@ class Tagger:
         """What computes: the model in a faster form, made when it is first needed."""
         return for_inference(self.model)
 
+    def release_model(self) -> None:
+        """Keep only what computes, which on a CPU is a copy of most weights: `model` is gone after this."""
+        if self.dtype == torch.float16:
+            raise ValueError("the model is needed where fp16 overflows: keep it")
+        _ = self._fast
+        del self.model
+
     def compile(self) -> None:
         """Compute through torch.compile, which takes minutes at the first images, and again at another number of them.
 

@@ -106,6 +106,8 @@ class Replica:
         tagger = ramcore.load(self.spec.bundle, device=self.placement.device, dtype=self.placement.dtype)
         if self.placement.compiled:
             tagger.compile()
+        if self.placement.device == "cpu":
+            tagger.release_model()
         return tagger
 
     def ready(self) -> int:
