@@ -1,5 +1,6 @@
 """A model ready for use: pixels, pictures or files to scores and tags."""
 
+import copy
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -103,8 +104,11 @@ class Tagger:
 
         What it compiled is kept in a folder of the machine (TORCHINDUCTOR_CACHE_DIR) for all processes and later runs.
         """
+        # PyTorch's compiler takes no weights in oneDNN's layout: on a CPU it gets the model as it is.
+        model = copy.copy(self.model) if self.device.type == "cpu" else self._fast
         for half in ("image_embeds", "tag_logits"):
-            setattr(self._fast, half, torch.compile(getattr(self._fast, half)))
+            setattr(model, half, torch.compile(getattr(model, half)))
+        self._fast = model
 
     @property
     def can_caption(self) -> bool:
