@@ -1,16 +1,14 @@
 """Chunk objects: their names, which exist, the commit of one, and its rows."""
 
-import io
 import re
 from collections.abc import Iterator
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipeline.errors import IncompleteError, last_line
 from pipeline.plan import Plan
 from pipeline.stores.run_store import RunStore
-from pipeline.tables import attempt_of, to_parquet
+from pipeline.tables import attempt_of, from_parquet, to_parquet
 
 _NAME = re.compile(r"chunks/(\d{7,})\.g(\d+)\.parquet")
 
@@ -60,7 +58,7 @@ def read_chunk(store: RunStore, plan: Plan, chunk: int, generation: int) -> pa.T
     name = chunk_name(chunk, generation)
     where = f"{store.root}/{name}"
     try:
-        table = pq.read_table(io.BytesIO(store.read(name)))
+        table = from_parquet(store.read(name))
         plan_hash = attempt_of(table.schema)["plan_hash"]
     except (pa.ArrowException, KeyError, TypeError) as error:
         raise IncompleteError(

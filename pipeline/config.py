@@ -108,8 +108,10 @@ class ModelOptions(_Section):
     """Number type of weights and activations; auto is resolved once for all cards of a run."""
     microbatch: Literal["auto"] | Count = "auto"
     """Images that a replica runs through the model at once."""
+    compile: bool = False
+    """Replicas run what torch.compile makes of the model: nodes need a C++ compiler, and minutes at the first start."""
     force: bool = False
-    """Plan with model.dtype although its logits are beyond the bound, as measured before a run is planned."""
+    """Plan with model.dtype or model.compile although logits are beyond the bound, as measured before the run."""
 
 
 class OutputConfig(_Section):

@@ -4,7 +4,6 @@ It holds what the committed chunks cannot: leases, attempts that died or lost, c
 """
 
 import heapq
-import io
 import json
 import re
 import sys
@@ -16,12 +15,15 @@ from typing import Any
 
 from pipeline.errors import StoreError
 from pipeline.event_shapes import is_event
+from pipeline.stores.read_ahead import read_ahead
 from pipeline.stores.run_store import RunStore
 
 LOGS = "events/"
 """Folder of a run that holds its log."""
 _ROLLED = re.compile(r"(\.\d+)?\.jsonl$")
 """End of a log's name; on object storage a log is several numbered objects."""
+_BLOCK_BYTES = 1 << 20
+"""Read of a log at a time. Then it is closed: a large fleet has thousands, and many systems stop at 1,024 files."""
 
 
 class EventLog:
@@ -65,28 +67,53 @@ def read_events(store: RunStore, session: str | None = None) -> Iterator[dict[st
 
     Lines that are not whole, such as a killed writer leaves behind, or are damaged, are passed over.
     """
-    for name in sorted(store.list(LOGS)):
-        if session is None or name.startswith(f"{LOGS}{session}-"):
-            yield from _read(store, name)
+    for name in _logs(store, session):
+        yield from _read(store, name, _block(store, name, 0))
 
 
-def events_in_order(store: RunStore) -> Iterator[dict[str, Any]]:
-    """All events of a run, one session after the other, in each by time; memory does not grow with their number."""
-    names = sorted(store.list(LOGS))
-    for _, of_session in groupby(names, key=lambda name: name.removeprefix(LOGS).split("-", 1)[0]):
-        logs = groupby(of_session, key=lambda name: _ROLLED.sub("", name))
-        streams = [_chained(store, list(log)) for _, log in logs]
+def events_in_order(store: RunStore, session: str | None = None) -> Iterator[dict[str, Any]]:
+    """All events of a run, or of one session: one session after the other, in each by time.
+
+    Memory does not grow with their number.
+    """
+    for _, of_session in groupby(_logs(store, session), key=lambda name: name.removeprefix(LOGS).split("-", 1)[0]):
+        logs = [list(log) for _, log in groupby(of_session, key=lambda name: _ROLLED.sub("", name))]
+        # The merge wants the first event of every log before it gives one: in a bucket that is an answer for each.
+        first = read_ahead(lambda log: _block(store, log[0], 0), logs)
+        streams = [_chained(store, log, block) for log, block in zip(logs, first, strict=True)]
         yield from heapq.merge(*streams, key=lambda event: float(event["at"]))
 
 
-def _chained(store: RunStore, names: list[str]) -> Iterator[dict[str, Any]]:
-    for name in names:
-        yield from _read(store, name)
+def _logs(store: RunStore, session: str | None) -> list[str]:
+    return sorted(name for name in store.list(LOGS) if session is None or name.startswith(f"{LOGS}{session}-"))
 
 
-def _read(store: RunStore, name: str) -> Iterator[dict[str, Any]]:
-    with store.open(name) as file, io.TextIOWrapper(file, encoding="utf-8", errors="replace") as lines:
-        yield from filter(None, map(parse_event, lines))
+def _chained(store: RunStore, names: list[str], first: bytes) -> Iterator[dict[str, Any]]:
+    """The events of a log; first: its first block."""
+    yield from _read(store, names[0], first)
+    for name in names[1:]:
+        yield from _read(store, name, _block(store, name, 0))
+
+
+def _read(store: RunStore, name: str, block: bytes) -> Iterator[dict[str, Any]]:
+    """The events of an object; block: its first."""
+    begin, rest = 0, b""
+    while block:
+        begin += len(block)
+        *lines, rest = (rest + block).split(b"\n")
+        block = _block(store, name, begin) if len(block) == _BLOCK_BYTES else b""
+        yield from _parsed(lines)
+    yield from _parsed([rest])
+
+
+def _parsed(lines: list[bytes]) -> Iterator[dict[str, Any]]:
+    return filter(None, (parse_event(line.decode("utf-8", "replace")) for line in lines))
+
+
+def _block(store: RunStore, name: str, begin: int) -> bytes:
+    with store.open(name) as file:
+        file.seek(begin)
+        return file.read(_BLOCK_BYTES)
 
 
 def parse_event(line: str) -> dict[str, Any] | None:

@@ -1,4 +1,4 @@
-"""Before a run is planned in 16 bit: does the model still compute what it should, on a device of this cluster?"""
+"""Before a run is planned in 16 bit or with a compiled model: does that compute what it should on this cluster?"""
 
 import json
 from collections.abc import Sequence
@@ -50,14 +50,17 @@ def checked_dtype(
 
 def _found(config: Config, bundle: Path, dtype: str, slot: Slot, console: Console) -> dict[str, Any] | None:
     """What was measured; None for what is not."""
-    if dtype == _TRUSTED:
+    backend = f"{dtype}-compiled" if config.model.compile else dtype
+    if backend == _TRUSTED:
         return None
     large = stored_parameters(bundle) > LARGE_MODEL
     if large and slot.placement.device == "cpu":
-        console.print(f"{dtype} is not checked against float64: on a CPU that would take long for a model of this size")
+        console.print(
+            f"{backend} is not checked against float64: on a CPU that would take long for a model of this size"
+        )
         return None
-    with console.status(f"checking {dtype} on {slot.card} against float64"):
-        return _measured(slot, str(bundle), dtype, 1 if large else None, config.fleet.stall_timeout_s)
+    with console.status(f"checking {backend} on {slot.card} against float64"):
+        return _measured(slot, str(bundle), backend, 1 if large else None, config.fleet.stall_timeout_s)
 
 
 def recorded_parity(store: RunStore) -> dict[str, Any] | None:
@@ -68,8 +71,8 @@ def recorded_parity(store: RunStore) -> dict[str, Any] | None:
     return record
 
 
-def measure(bundle: str, dtype: str, device: str, threads: int, pictures: int | None) -> dict[str, Any]:
-    """The result of `ramcore.parity` on built-in pictures. Runs as a Ray task."""
+def measure(bundle: str, backend: str, device: str, threads: int, pictures: int | None) -> dict[str, Any]:
+    """The result of `ramcore.parity` for one backend on built-in pictures. Runs as a Ray task."""
     import torch
 
     import ramcore
@@ -77,26 +80,26 @@ def measure(bundle: str, dtype: str, device: str, threads: int, pictures: int | 
 
     torch.set_num_threads(max(threads, 1))
     tagger = ramcore.load(bundle, device=device, dtype="fp32")
-    (result,) = check_parity(tagger, [dtype], builtin_pixels(tagger.config.image_size)[:pictures])
+    (result,) = check_parity(tagger, [backend], builtin_pixels(tagger.config.image_size)[:pictures])
     return result.to_dict()
 
 
-def _measured(slot: Slot, bundle: str, dtype: str, pictures: int | None, timeout_s: float) -> dict[str, Any]:
+def _measured(slot: Slot, bundle: str, backend: str, pictures: int | None, timeout_s: float) -> dict[str, Any]:
     place = slot.placement
     task = ray.remote(measure).options(
         num_cpus=place.num_cpus, num_gpus=place.num_gpus, label_selector={"ray.io/node-id": slot.node_id}
     )
-    reference = task.remote(bundle, dtype, place.device, place.threads, pictures)
+    reference = task.remote(bundle, backend, place.device, place.threads, pictures)
     try:
         found: dict[str, Any] = ray.get(reference, timeout=timeout_s)
     except GetTimeoutError as error:
         ray.cancel(reference, force=True)
         raise StalledError(
-            f"no {slot.card} became free to check {dtype} within fleet.stall_timeout_s={timeout_s:g}. "
+            f"no {slot.card} became free to check {backend} within fleet.stall_timeout_s={timeout_s:g}. "
             "Run the same command again when the cluster has one"
         ) from error
     except RayError as error:
-        raise ClusterError(f"the model cannot be run in {dtype} on {slot.card}: {last_line(error)}") from error
+        raise ClusterError(f"the model cannot be run in {backend} on {slot.card}: {last_line(error)}") from error
     return found
 
 
@@ -105,12 +108,15 @@ def _judged(found: dict[str, Any], config: Config, dtype: str, console: Console)
         return dtype
     bound = found["bound"]
     beyond = (
-        f"{dtype} on {found['device']} is beyond its bound: logits differ from float64 by {found['max_error']:.3g} at "
-        f"most and {found['mean_error']:.3g} on average, {bound['max_error']:g} and {bound['mean_error']:g} are allowed"
+        f"{found['backend']} on {found['device']} is beyond its bound: logits differ from float64 by "
+        f"{found['max_error']:.3g} at most and {found['mean_error']:.3g} on average, {bound['max_error']:g} and "
+        f"{bound['mean_error']:g} are allowed"
     )
     if config.model.force:
         console.print(f"{beyond}; goes on, as model.force=true")
         return dtype
+    if config.model.compile:
+        raise ConfigError(f"model.compile=true: {beyond}. Give model.compile=false, or model.force=true to go on")
     if config.model.dtype == "auto" and not config.fleet.mixed_dtype:
         console.print(f"{beyond}; the run takes {_TRUSTED}")
         return _TRUSTED

@@ -1,20 +1,18 @@
 """Which rows of a chunk a driver works on, and which object it commits: all of them, or some rejects once more."""
 
-import io
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipeline.chunks import chunk_name, commit_chunk, committed, pending_chunks
 from pipeline.errors import IncompleteError
 from pipeline.plan import Plan
 from pipeline.stores.run_store import RunStore
-from pipeline.tables import attempt_of, with_attempt
+from pipeline.tables import attempt_of, from_parquet, with_attempt
 
 
 class Pass(Protocol):
@@ -114,7 +112,7 @@ class RetryPass:
         return np.asarray(found.to_numpy())
 
     def _read_base(self, store: RunStore, chunk: int) -> pa.Table:
-        return pq.read_table(io.BytesIO(store.read(chunk_name(chunk, self.base[chunk]))))
+        return from_parquet(store.read(chunk_name(chunk, self.base[chunk])))
 
 
 def _replaced(base: pa.Table, chosen: NDArray[np.bool_], done: pa.Table) -> pa.Table:

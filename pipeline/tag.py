@@ -102,7 +102,7 @@ def _tag(request: Request, store: RunStore, meter: Meter, console: Console, repl
     if isinstance(opened, Input) or pending_chunks(store, opened):
         of_base = None if base is None else base.document["pinned"]["model.dtype"]
         dtype = of_base if isinstance(opened, Input) else opened.pinned["model.dtype"]
-        with _on_cluster(request, store, dtype, meter, console) as shape:
+        with _on_cluster(request, asked["bundle"], store, dtype, meter, console) as shape:
             plan = opened
             if isinstance(plan, Input):
                 with meter.span("plan"):
@@ -124,22 +124,28 @@ def work_on(
     console: Console,
     replica_class: type = Replica,
 ) -> tuple[int, float]:
-    """Start or join a cluster and do some work on a planned run; images finished, and the seconds that took."""
+    """Start or join a cluster and do some work on a run that was planned with the request's bundle.
+
+    Images finished, and the seconds that took.
+    """
     check_before_cluster(request.config, read_config(request.bundle))
-    with _on_cluster(request, store, plan.pinned["model.dtype"], meter, console) as shape:
+    with _on_cluster(request, plan.pinned["bundle"], store, plan.pinned["model.dtype"], meter, console) as shape:
         return _tag_pending(request, store, plan, work, shape, meter, console, replica_class)
 
 
 @contextmanager
 def _on_cluster(
-    request: Request, store: RunStore, dtype: str | None, meter: Meter, console: Console
+    request: Request, bundle: str, store: RunStore, dtype: str | None, meter: Meter, console: Console
 ) -> Iterator[ClusterShape]:
-    """Within: the cluster is joined, and what it offers was looked at and shown. dtype: where it is decided already."""
+    """Within: the cluster is joined, and what it offers was looked at and shown.
+
+    bundle: its hash, which takes a second to compute; dtype: where it is decided already.
+    """
     config = request.config
     load_prices(config.prices)  # wrong files are refused before a cluster starts
     description = read_config(request.bundle)
     captions = writes_captions(config.output.captions, description)
-    load = model_load(request.bundle, bundle_hash(request.bundle), captions)
+    load = model_load(request.bundle, bundle, captions)
     with joined(console), requested_cards(config), proof_of(store, request.input, request.bundle, config) as proof:
         shape = survey(config, load, dtype, proof, console)
         if dtype is None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - PyTorch's own convention
 
 from ramcore.config import CaptionConfig, HeadConfig
-from ramcore.head import CrossAttention, Dense, HeadLayer, init_bert, split_heads
+from ramcore.head import CrossAttention, DenseGelu, HeadLayer, init_bert, split_heads
 
 # Added to the logits of tokens not to be looked at: BERT's number. exp(−10000) is 0 in every dtype.
 _MASKED = -10000.0
@@ -171,10 +171,10 @@ class _Predictions(nn.Module):
         return F.linear(self.transform(x), words, self.bias)
 
 
-class _Transform(Dense):
+class _Transform(DenseGelu):
     def __init__(self, head: HeadConfig) -> None:
         super().__init__(head.hidden_size, head.hidden_size)
         self.LayerNorm = nn.LayerNorm(head.hidden_size, eps=head.layer_norm_eps)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.LayerNorm(F.gelu(self.dense(x)))  # type: ignore[no-any-return]
+        return self.LayerNorm(super().forward(x))  # type: ignore[no-any-return]

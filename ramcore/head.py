@@ -45,7 +45,7 @@ class HeadLayer(nn.Module):
     def __init__(self, config: HeadConfig, image_dim: int) -> None:
         super().__init__()
         self.crossattention = CrossAttention(config, image_dim)
-        self.intermediate = Dense(config.hidden_size, config.intermediate_size)
+        self.intermediate = DenseGelu(config.hidden_size, config.intermediate_size)
         self.output = DenseAddNorm(config.intermediate_size, config)
 
     def forward(self, tags: Tensor, image: Tensor, query: Tensor | None = None) -> Tensor:
@@ -54,8 +54,7 @@ class HeadLayer(nn.Module):
 
     def feed_forward(self, tags: Tensor) -> Tensor:
         """tags: [B, Q, H]. Returns [B, Q, H]."""
-        hidden = F.gelu(self.intermediate.dense(tags))  # the exact (erf) form, not tanh
-        return self.output(hidden, tags)  # type: ignore[no-any-return]
+        return self.output(self.intermediate(tags), tags)  # type: ignore[no-any-return]
 
 
 class CrossAttention(nn.Module):
@@ -110,12 +109,16 @@ class QueryKeyValue(nn.Module):
         self.value = nn.Linear(image_dim, hidden_size)
 
 
-class Dense(nn.Module):
-    """A linear layer under BERT's name."""
+class DenseGelu(nn.Module):
+    """A linear layer under BERT's name, and GELU of it."""
 
     def __init__(self, in_features: int, out_features: int) -> None:
         super().__init__()
         self.dense = nn.Linear(in_features, out_features)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: [..., in_features]. Returns [..., out_features]."""
+        return F.gelu(self.dense(x))  # the exact (erf) form, not tanh
 
 
 class DenseAddNorm(nn.Module):

@@ -88,8 +88,8 @@ def decode(data: bytes, size: int, mode: str = "exact", max_pixels: int = MAX_PI
         fast: JPEGs through libjpeg-turbo without Pillow, antialiased resize in torch; within one grey level of
             exact. Grey of 16 bits is scaled to 8. JPEGs that simplejpeg refuses (CMYK, odd sampling, warnings
             of the decoder) are decoded by Pillow, so fast and exact reject the same files.
-        draft: as fast, but large JPEGs are decoded at 1/2, 1/4 or 1/8 of their size, never under twice the
-            target; up to 25 grey levels from exact.
+        draft: as fast, but large JPEGs are decoded at half their size or less, never under twice the target; up
+            to 25 grey levels from exact.
     max_pixels: more than so many are refused after reading the header. For GIF and WebP, Pillow's own limit
         (MAX_PIXELS) stays in force too.
 
@@ -132,20 +132,47 @@ def _decode_opened(image: ImageFile.ImageFile, data: bytes, size: int, mode: str
     if mode == "exact":
         rgb = _to_rgb(image).resize((size, size), Image.Resampling.BILINEAR)
         return Decoded(np.array(rgb), width, height)
-    if mode == "draft":
-        image.draft("RGB", (2 * size, 2 * size))
+    least = 2 * size if mode == "draft" else None
     pixels = None
-    if image.format == "JPEG" and image.mode in ("L", "RGB") and image.size == (width, height):  # not scaled down
-        pixels = _decode_jpeg(data)
+    if image.format == "JPEG" and image.mode in ("L", "RGB"):
+        pixels = _decode_jpeg(data, width * height, least)
     if pixels is None:
+        if least is not None:
+            image.draft("RGB", (least, least))
         pixels = _to_pixels(image)
     return Decoded(_resize(pixels, size), width, height)
 
 
-def _decode_jpeg(data: bytes) -> Pixels | None:
-    """uint8 [height, width, 3] of a grey or colour JPEG; None where simplejpeg has any objection to it."""
+class _Buffer(threading.local):
+    """Each thread's memory for the pixels of a JPEG before they are resized; pages that are new cost time."""
+
+    def __init__(self) -> None:
+        self._bytes = np.empty(0, np.uint8)
+
+    def of(self, size: int) -> Pixels:
+        """uint8 [size], good until the thread's next call."""
+        if size > _KEPT_BYTES:
+            return np.empty(size, np.uint8)
+        if size > len(self._bytes):
+            self._bytes = np.empty(size, np.uint8)
+        return self._bytes[:size]
+
+
+_KEPT_BYTES = 96 * 2**20
+_BUFFER = _Buffer()
+
+
+def _decode_jpeg(data: bytes, area: int, least: int | None) -> Pixels | None:
+    """uint8 [height, width, 3] of a grey or colour JPEG of `area` pixels, good until this thread's next call.
+
+    least: decode it at half its size or less, as long as both sides have so many pixels. None where simplejpeg has any
+    objection to it.
+    """
+    smaller = {} if least is None else {"min_height": least, "min_width": least, "min_factor": 2}
     try:
-        pixels: Pixels = simplejpeg.decode_jpeg(data, colorspace="RGB", strict=True)
+        pixels: Pixels = simplejpeg.decode_jpeg(
+            data, colorspace="RGB", strict=True, buffer=_BUFFER.of(3 * area), **smaller
+        )
     except ValueError:
         return None
     return pixels
@@ -175,7 +202,7 @@ def _resize(pixels: Pixels, size: int) -> Pixels:
     import torch  # here, as it takes a second and half a gigabyte, which planning and exact decoding need not pay
 
     if pixels.shape[:2] == (size, size):
-        return np.ascontiguousarray(pixels)
+        return pixels.copy()
     image = torch.from_numpy(pixels).permute(2, 0, 1).unsqueeze(0)  # a view; torch resizes channels-last as it is
     resized = torch.nn.functional.interpolate(image, (size, size), mode="bilinear", antialias=True)
     result: Pixels = resized[0].permute(1, 2, 0).contiguous().numpy()

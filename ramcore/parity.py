@@ -4,7 +4,6 @@ The referee is the float32 model run in float64 on the CPU, from the same uint8 
 logits, and the decisions at the bundle's thresholds.
 """
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -121,11 +120,7 @@ def _compare(tagger: Tagger, backend: str, pixels: Pixels, referee: Tensor) -> P
         model = _rebuilt(tagger.model, dtypes[dtype_name], tagger.device)
     backend_tagger = Tagger(model, tagger.vocabulary)
     if backend.endswith("-compiled"):
-        compiled = copy.copy(model)
-        # Both halves of the forward pass, which is what a tagger calls.
-        for half in ("image_embeds", "tag_logits"):
-            setattr(compiled, half, torch.compile(getattr(model, half)))
-        backend_tagger = Tagger(compiled, tagger.vocabulary)
+        backend_tagger.compile()
     logits = torch.cat([backend_tagger.logits(picture[None]).cpu() for picture in pixels]).double()
     return _judge(backend, str(tagger.device), logits, referee, tagger.vocabulary, BOUNDS[dtype_name])
 

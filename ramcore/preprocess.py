@@ -33,7 +33,7 @@ def normalise(
         batch = batch.permute(0, 3, 1, 2)
     elif shape[1:] != (3, size, size):
         raise ValueError(f"pixels have shape {list(shape)}: give {wanted}")
-    floats = batch.to(device).contiguous().to(torch.float32).div_(255)
+    floats = _sent(batch, torch.device(device)).contiguous().to(torch.float32).div_(255)
     return floats.sub_(_per_channel(mean, floats)).div_(_per_channel(std, floats))
 
 
@@ -46,6 +46,14 @@ def _as_tensor(pixels: PixelBatch) -> Tensor:
         # PyTorch shares memory with writable arrays only; arrays from shared memory are read-only.
         pixels = pixels.copy()
     return torch.from_numpy(pixels)
+
+
+def _sent(batch: Tensor, device: torch.device) -> Tensor:
+    """The batch on the device. A card fetches it by itself, from memory that does not move: the caller goes on."""
+    if device.type != "cuda" or batch.is_cuda:
+        return batch.to(device)
+    staged = torch.empty_like(batch, pin_memory=True)  # PyTorch reuses it only when the card has read it
+    return staged.copy_(batch).to(device, non_blocking=True)
 
 
 def _per_channel(values: Sequence[float], like: Tensor) -> Tensor:

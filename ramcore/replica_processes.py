@@ -97,8 +97,7 @@ class _Replica:
         self._cuda = device.startswith("cuda")
         self._tagger = ramcore.load(bundle, device=device, dtype=dtype)
         if compiled:
-            for half in ("image_embeds", "tag_logits"):
-                setattr(self._tagger.model, half, torch.compile(getattr(self._tagger.model, half)))
+            self._tagger.compile()
         self._pixels: Any = None
 
     def warm_up(self, microbatch: int) -> None:

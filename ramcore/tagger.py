@@ -1,5 +1,6 @@
 """A model ready for use: pixels, pictures or files to scores and tags."""
 
+import copy
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from torch import Tensor
 from ramcore.bundle import bundle_hash
 from ramcore.captions import Captioner, given_tags, join_tags
 from ramcore.images import decode
+from ramcore.inference import for_inference
 from ramcore.preprocess import PixelBatch, normalise
 from ramcore.tag2text import Tag2Text
 from ramcore.tag_model import TagModel
@@ -59,8 +61,8 @@ class Encoded:
 class Tagger:
     """A model with its vocabulary; made by `ramcore.load`. Keeps no gradients and changes no global state.
 
-    config, device, dtype: those of the model. bundle: the folder it came from, if any. tokenizer: for
-    Tag2Text; without it there are tags and no captions.
+    config, device, dtype: those of the model, whose weights must not change any more. bundle: the folder it came from,
+    if any. tokenizer: for Tag2Text; without it there are tags and no captions.
     """
 
     def __init__(
@@ -85,6 +87,29 @@ class Tagger:
         """`ramcore.bundle.bundle_hash` of the bundle; "" for a model that came from none. Read once."""
         return bundle_hash(self.bundle) if self.bundle is not None else ""
 
+    @cached_property
+    def _fast(self) -> TagModel:
+        """What computes: the model in a faster form, made when it is first needed."""
+        return for_inference(self.model)
+
+    def release_model(self) -> None:
+        """Keep only what computes, which on a CPU is a copy of most weights: `model` is gone after this."""
+        if self.dtype == torch.float16:
+            raise ValueError("the model is needed where fp16 overflows: keep it")
+        _ = self._fast
+        del self.model
+
+    def compile(self) -> None:
+        """Compute through torch.compile, which takes minutes at the first images, and again at another number of them.
+
+        What it compiled is kept in a folder of the machine (TORCHINDUCTOR_CACHE_DIR) for all processes and later runs.
+        """
+        # PyTorch's compiler takes no weights in oneDNN's layout: on a CPU it gets the model as it is.
+        model = copy.copy(self.model) if self.device.type == "cpu" else self._fast
+        for half in ("image_embeds", "tag_logits"):
+            setattr(model, half, torch.compile(getattr(model, half)))
+        self._fast = model
+
     @property
     def can_caption(self) -> bool:
         """Whether `captions` works: for Tag2Text only."""
@@ -107,8 +132,16 @@ class Tagger:
 
     def scores(self, pixels: PixelBatch | Encoded) -> Tensor:
         """pixels: as for `logits`. Returns float32 [B, N] on the CPU, the sigmoid taken in float32."""
+        return self.begin(pixels).scores()
+
+    def begin(self, pixels: PixelBatch | Encoded) -> "PendingScores":
+        """Start to compute `scores`. A card goes on while the caller prepares the next images or uses the last scores.
+
+        Raises ValueError as `logits`, and torch.OutOfMemoryError, at once.
+        """
         with torch.inference_mode():
-            return self.logits(pixels).sigmoid().cpu()
+            encoded = self._encoded(pixels)
+            return PendingScores(self, encoded, self._raw_logits(encoded))
 
     def captions(self, pixels: PixelBatch | Encoded, given: Sequence[str] | None = None) -> list[str]:
         """One caption per image, from the tags that fire or from given ones. Only for Tag2Text.
@@ -183,18 +216,25 @@ class Tagger:
         if not len(floats):
             return None
         with self._exact():
-            return self.model.image_embeds(floats)
+            return self._fast.image_embeds(floats)
 
     def _logits(self, encoded: Encoded) -> Tensor:
+        logits = self._raw_logits(encoded)
+        if self.dtype == torch.float16:
+            self._mend_overflow(encoded, logits, logits.isfinite().all(dim=1))
+        return logits
+
+    def _raw_logits(self, encoded: Encoded) -> Tensor:
+        """float32 [B, N], not finite where fp16 overflowed."""
         if encoded.embeds is None:
             return torch.empty(0, self.config.num_tags, device=self.device)
         with self._exact():
-            logits = self.model.tag_logits(encoded.embeds).float()
-        if self.dtype == torch.float16:
-            overflowed = ~logits.isfinite().all(dim=1)
-            if overflowed.any():
-                logits[overflowed] = self._forward_bf16(encoded.floats[overflowed])
-        return logits
+            return self._fast.tag_logits(encoded.embeds).float()
+
+    def _mend_overflow(self, encoded: Encoded, values: Tensor, finite: Tensor) -> None:
+        """Compute the logits in `values` a second time where they are not finite: bool [B]."""
+        if not finite.all():
+            values[~finite] = self._forward_bf16(encoded.floats[~finite.to(self.device)]).to(values.device)
 
     def _exact(self) -> AbstractContextManager[None]:
         # cuDNN convolves float32 in TF32 by default, with 10 bits of mantissa; fp32 is asked for to be exact.
@@ -210,6 +250,27 @@ class Tagger:
         }
         logits: Tensor = torch.func.functional_call(model, cast, (floats.bfloat16(),))
         return logits.float()
+
+
+class PendingScores:
+    """Scores that a card may still be computing; made by `Tagger.begin`."""
+
+    def __init__(self, tagger: Tagger, encoded: Encoded, logits: Tensor) -> None:
+        self._tagger, self._encoded = tagger, encoded
+        # Into memory that the card can write to by itself; for the event, see `scores`.
+        self._logits = logits.to("cpu", non_blocking=True)
+        self._done = torch.cuda.Event() if logits.is_cuda else None  # type: ignore[no-untyped-call]
+        if self._done is not None:
+            self._done.record(torch.cuda.current_stream(logits.device))
+
+    def scores(self) -> Tensor:
+        """What `Tagger.scores` returns; waits for the card."""
+        if self._done is not None:
+            self._done.synchronize()
+        with torch.inference_mode():
+            if self._tagger.dtype == torch.float16:
+                self._tagger._mend_overflow(self._encoded, self._logits, self._logits.isfinite().all(dim=1))
+            return self._logits.sigmoid()
 
 
 def resolve_device(device: str | torch.device) -> torch.device:

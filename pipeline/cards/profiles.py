@@ -119,15 +119,16 @@ class CardTable:
         return min(candidates, key=lambda profile: abs(profile.vram_gib * GIB - vram_bytes))
 
     def find_measured(
-        self, names: Iterable[str], model: str, dtype: str, vram_bytes: int | None = None
+        self, names: Iterable[str], model: str, dtype: str, vram_bytes: int | None = None, compiled: bool = False
     ) -> MeasuredProfile | None:
-        """What was measured on a device of any of these names with this model; replicas do not compile theirs.
+        """What was measured on a device of any of these names with this model.
 
-        vram_bytes: of the card, None for a CPU; cards of one name may have more or less of it.
+        vram_bytes: of the card, None for a CPU; cards of one name may have more or less of it. compiled: whether
+        replicas compile theirs.
         """
         plain = {_plain(name) for name in names}
         for profile in self.measured:
-            same_work = (profile.model, profile.dtype, profile.compiled) == (model, dtype, False)
+            same_work = (profile.model, profile.dtype, profile.compiled) == (model, dtype, compiled)
             if same_work and _plain(profile.name) in plain and _same_memory(profile, vram_bytes):
                 return profile
         return None

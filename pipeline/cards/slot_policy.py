@@ -100,7 +100,7 @@ class SlotPolicy:
 
     load: what the model asks of a device; dtype: of the run, never "auto"; microbatch: images through the model at
     once, "auto" by the card; table: what is known of cards; replicas_per_gpu: by card, instead of what the table says;
-    mixed_dtype: every card computes in what suits it, not in `dtype`.
+    mixed_dtype: every card computes in what suits it, not in `dtype`; compiled: replicas compile the model.
     """
 
     device: Device
@@ -110,6 +110,7 @@ class SlotPolicy:
     table: CardTable = field(default_factory=CardTable)
     replicas_per_gpu: Mapping[str, int] = field(default_factory=dict)
     mixed_dtype: bool = False
+    compiled: bool = False
 
     def slots(self, nodes: Sequence[Mapping[str, Any]], facts: Mapping[str, NodeFacts]) -> list[Slot]:
         """Room for replicas on the given nodes (as `ray.nodes()` lists them), in order of node.
@@ -204,9 +205,7 @@ class SlotPolicy:
         size, measured = self._size(node, facts, vram, dtype, min(MOST_REPLICAS, processes // used))
         if isinstance(size, str):
             return _Offer(unusable=size)
-        place = Placement(
-            "cuda", 1, 0, size.num_gpus, dtype=dtype, microbatch=size.microbatch, memory_share=size.memory_share
-        )
+        place = Placement("cuda", 1, 0, size.num_gpus, dtype, size.microbatch, size.memory_share, self.compiled)
         each = None if size.images_per_s is None else size.images_per_s / size.replicas
         left = f"{gpus - used} of {gpus} cards: its memory holds {processes} replica(s)" if used < gpus else None
         return _Offer([place] * (used * size.replicas), each, measured, left)
@@ -236,7 +235,7 @@ class SlotPolicy:
         return size_card(vram, self.load, dtype, profile, self.microbatch, replicas, most_replicas), False
 
     def _measured(self, names: set[str], dtype: str, vram: int | None) -> MeasuredProfile | None:
-        return self.table.find_measured(names, self.load.bundle_hash, dtype, vram)
+        return self.table.find_measured(names, self.load.bundle_hash, dtype, vram, self.compiled)
 
     def _profile(self, node: Mapping[str, Any], facts: NodeFacts) -> CardProfile | None:
         """The profile of a node's cards; None for one that is not known and for slices of one.
@@ -282,7 +281,7 @@ class SlotPolicy:
             microbatch = measured.microbatch if measured else _CPU_MICROBATCH
         # By thread: replicas here may have more or fewer of them than those that were measured.
         speed = measured.images_per_s / (measured.replicas * measured.threads) * threads if measured else None
-        place = Placement("cpu", threads, threads, num_gpus=0, dtype=dtype, microbatch=microbatch)
+        place = Placement("cpu", threads, threads, 0, dtype, microbatch, compiled=self.compiled)
         return _Offer([place] * replicas, speed, measured is not None)
 
 

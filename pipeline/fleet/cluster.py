@@ -147,6 +147,7 @@ def survey(config: Config, load: ModelLoad, planned_dtype: str | None, proof: Pr
             table=table,
             replicas_per_gpu=config.fleet.replicas_per_gpu,
             mixed_dtype=config.fleet.mixed_dtype,
+            compiled=config.model.compile,
         )
         shape = ClusterShape([], policy, nodes, facts, [], proof, seen_at)
         preferred = policy.preferred(nodes, facts)

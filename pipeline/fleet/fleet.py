@@ -18,7 +18,7 @@ from ray.exceptions import OutOfMemoryError, RayError
 from pipeline.cards.slot_policy import Slot, decode_cpus
 from pipeline.errors import last_line
 from pipeline.event_kinds import EVENTS
-from pipeline.events import EventLog, read_events
+from pipeline.events import EventLog, events_in_order
 from pipeline.fleet.background import Background
 from pipeline.fleet.blame import Blame
 from pipeline.fleet.holders import HolderBook
@@ -273,9 +273,8 @@ class Fleet:
 
     def _recall(self) -> None:
         """Strikes outlive the Fleet's own process, and so do nodes and metrics."""
-        events = sorted(read_events(self._spec.store, self._spec.session), key=lambda event: float(event["at"]))
-        self._node_log.recall(events)
-        for event in events:
+        for event in events_in_order(self._spec.store, self._spec.session):
+            self._node_log.recall(event)
             if EVENTS[event["event"]].writer == "fleet":
                 self._tally.take(event)
             if event["event"] == "strike":

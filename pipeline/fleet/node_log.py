@@ -1,7 +1,7 @@
 """The coming and going of nodes, in the event log: all that prices and the ledger need to know of them."""
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.cards.node_facts import NodeFacts
@@ -30,14 +30,13 @@ class NodeLog:
         self._there: set[str] = set()
         self._draining: set[str] = set()
 
-    def recall(self, events: Iterable[Mapping[str, Any]]) -> None:
-        """Go on where an earlier process of this session ended, by its events in order of time."""
-        for event in events:
-            if event["event"] == "node_joined":
-                self._there.add(event["node"])
-            elif event["event"] == "node_gone":
-                self._there.discard(event["node"])
-                self._seen_at.pop(event["node"], None)
+    def recall(self, event: Mapping[str, Any]) -> None:
+        """The next event of an earlier process of this session, in order of time: go on where it ended."""
+        if event["event"] == "node_joined":
+            self._there.add(event["node"])
+        elif event["event"] == "node_gone":
+            self._there.discard(event["node"])
+            self._seen_at.pop(event["node"], None)
 
     def look(
         self,

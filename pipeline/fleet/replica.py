@@ -1,7 +1,7 @@
 """A replica: one process that holds the model and tags the images of one lease at a time."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -13,6 +13,8 @@ from pipeline.selection import Selection, floors, merge, select
 from ramcore.errors import BundleError
 
 _REPORT_EVERY_S = 0.5
+
+_Answer = tuple[NDArray[np.float32], list[str]]
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Placement:
     """Where and how one replica runs.
 
     device: "cpu" or "cuda"; threads: CPU threads of the model; dtype: never "auto"; microbatch: images through the
-    model at once; memory_share: part of the card's memory that it may take, None = all.
+    model at once; memory_share: part of the card's memory that it may take, None = all; compiled: by torch.compile.
     """
 
     device: str
@@ -44,6 +46,7 @@ class Placement:
     dtype: str
     microbatch: int
     memory_share: float | None = None
+    compiled: bool = False
 
 
 class CardFaultError(RuntimeError):
@@ -100,7 +103,12 @@ class Replica:
         torch.set_num_threads(self.placement.threads)
         if self.placement.memory_share is not None:
             torch.cuda.set_per_process_memory_fraction(self.placement.memory_share)
-        return ramcore.load(self.spec.bundle, device=self.placement.device, dtype=self.placement.dtype)
+        tagger = ramcore.load(self.spec.bundle, device=self.placement.device, dtype=self.placement.dtype)
+        if self.placement.compiled:
+            tagger.compile()
+        if self.placement.device == "cpu":
+            tagger.release_model()
+        return tagger
 
     def ready(self) -> int:
         """Answers when the model is loaded and nothing is queued before this call; the process id."""
@@ -115,11 +123,9 @@ class Replica:
         """
         start = time.perf_counter()
         parts, captions, unreported = [], [], 0
-        while first < last:
-            scores, texts = self._run_what_fits(pixels[first:last])
+        for scores, texts in self._by_microbatch(pixels[first:last]):
             captions += texts
             parts.append(select(scores, self._thresholds, self._floors, self.spec.top_k))
-            first += len(scores)
             unreported = self._report(unreported + len(scores))
         self.report(unreported)
         return Tagged(
@@ -134,14 +140,29 @@ class Replica:
             captions=captions if self.spec.captions else None,
         )
 
-    def _run_what_fits(self, pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float32], list[str]]:
-        """The first micro-batch of the images, a smaller one if memory runs out."""
+    def _by_microbatch(self, pixels: NDArray[np.uint8]) -> Iterator[_Answer]:
+        """Scores [n, tags] and captions, none where they are not asked for, of one micro-batch after the other.
+
+        A card computes the next one while the caller uses the last.
+        """
+        begun: Callable[[], _Answer] | None = None
+        while len(pixels):
+            images, following = self._begin_what_fits(pixels)
+            pixels = pixels[images:]
+            if begun is not None:
+                yield begun()
+            begun = following
+        if begun is not None:
+            yield begun()
+
+    def _begin_what_fits(self, pixels: NDArray[np.uint8]) -> tuple[int, Callable[[], _Answer]]:
+        """Start the first micro-batch, a smaller one if memory runs out; its length, and a call that waits for it."""
         import torch
 
         while True:
             size = min(self._microbatch.size, len(pixels))
             try:
-                found = self._run(pixels[:size])
+                begun = self._begin(pixels[:size])
             except torch.OutOfMemoryError:
                 if size == 1:
                     raise
@@ -149,14 +170,16 @@ class Replica:
                 torch.cuda.empty_cache()
             else:
                 self._microbatch.did_fit(size)
-                return found
+                return size, begun
 
-    def _run(self, pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float32], list[str]]:
-        """Scores [n, tags] and captions, none where they are not asked for."""
-        if not self.spec.captions:
-            return self._tagger.scores(pixels).numpy(), []
-        scores, captions = self._tagger.scores_and_captions(pixels)
-        return scores.numpy(), captions
+    def _begin(self, pixels: NDArray[np.uint8]) -> Callable[[], _Answer]:
+        if self.spec.captions:
+            scores, captions = self._tagger.scores_and_captions(pixels)
+            return lambda: (scores.numpy(), captions)
+        # What was compiled is for one number of images: another one would be compiled anew, in mid-run.
+        filled = _filled(pixels, self._microbatch.size) if self.placement.compiled else pixels
+        pending = self._tagger.begin(filled)
+        return lambda: (pending.scores()[: len(pixels)].numpy(), [])
 
     def _report(self, images: int) -> int:
         """Report the images done, but not too often; how many are still unreported."""
@@ -174,8 +197,8 @@ class Replica:
         """
         size = self._tagger.config.swin.image_size
         images = self._microbatch.size if self.placement.device == "cuda" else 1
-        scores, _ = self._run_what_fits(np.zeros((images, size, size, 3), dtype=np.uint8))
-        if not np.isfinite(scores).all():
+        black = np.zeros((images, size, size, 3), dtype=np.uint8)
+        if not all(np.isfinite(scores).all() for scores, _ in self._by_microbatch(black)):
             place = self.placement
             raise CardFaultError(f"the model's scores are not finite in {place.dtype} on this {place.device} device")
 
@@ -183,3 +206,9 @@ class Replica:
         import torch
 
         return torch.cuda.max_memory_allocated() if self.placement.device == "cuda" else None
+
+
+def _filled(pixels: NDArray[np.uint8], images: int) -> NDArray[np.uint8]:
+    """The images, and black ones up to that number."""
+    black = np.zeros((images - len(pixels), *pixels.shape[1:]), dtype=np.uint8)
+    return np.concatenate([pixels, black]) if len(black) else pixels

@@ -368,3 +368,12 @@ def test_formats_are_told_by_their_first_bytes():
     """identify names the format that Pillow would find."""
     for data in FILES.values():
         assert identify(data) == Image.open(io.BytesIO(data)).format
+
+
+@pytest.mark.parametrize("size", [32, 64])
+def test_pixels_stay_when_the_thread_decodes_the_next_picture(size):
+    """Also those of a picture that has the wanted size already: the memory of decoding is used again."""
+    first, second = (np.full((32, 32, 3), grey, np.uint8) for grey in (50, 200))
+    decoded = decode(encode(Image.fromarray(first), "JPEG"), size, "fast").pixels
+    decode(encode(Image.fromarray(second), "JPEG"), size, "fast")
+    assert levels(decoded, np.full_like(decoded, 50)) <= 1

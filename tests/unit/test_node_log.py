@@ -125,7 +125,8 @@ def test_a_fleet_that_starts_again_goes_on(store: LocalStore, begin: Callable[..
     facts = facts_of(there)
     begin({"stays": 1.0, "went": 1.0}).look(there, facts, set(), {})
     again = begin({"stays": 1.0, "went": 1.0})
-    again.recall(told(store))
+    for event in told(store):
+        again.recall(event)
     again.look(there[:1], facts, set(), {})
     assert sorted((event["event"], event["node"]) for event in told(store)) == [
         ("node_gone", "went"),

@@ -69,6 +69,13 @@ def test_fp32_is_not_measured(check: Any) -> None:
     assert check(False, "fp32") == ("fp32", "", None)
 
 
+def test_a_compiled_model_is_measured_and_refused_beyond_its_bound(check: Any) -> None:
+    """Whatever its number type, and the remedy is not to compile."""
+    assert check(True, "fp32", "model.compile=true")[2]["planned_dtype"] == "fp32"
+    with pytest.raises(ConfigError, match=r"model\.compile=true: .*Give model\.compile=false, or model\.force"):
+        check(False, "fp32", "model.compile=true")
+
+
 def test_large_models_are_not_measured_on_cpus(check: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A line says so."""
     monkeypatch.setattr(parity_gate, "LARGE_MODEL", 1000)

@@ -1,7 +1,8 @@
 """A replica in this process: what it does when memory runs out or the device computes nonsense."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -26,16 +27,17 @@ class Limited:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.tagger, name)
 
-    def scores(self, pixels: np.ndarray) -> torch.Tensor:
+    def begin(self, pixels: np.ndarray) -> Any:
         self.runs.append(len(pixels))
         if len(pixels) > self.room:
             raise torch.OutOfMemoryError("planted")
-        return self.tagger.scores(pixels)
+        return self.tagger.begin(pixels)
 
 
 class Nonsense(Limited):
-    def scores(self, pixels: np.ndarray) -> torch.Tensor:
-        return super().scores(pixels) * float("nan")
+    def begin(self, pixels: np.ndarray) -> Any:
+        begun = super().begin(pixels)
+        return SimpleNamespace(scores=lambda: begun.scores() * float("nan"))
 
 
 def replica(bundle: Path, wrap: Any, place: Placement = PLACE) -> Replica:
@@ -91,3 +93,18 @@ def test_only_the_asked_range_is_tagged(tiny_bundle: Path, pixels: np.ndarray) -
     np.testing.assert_allclose(
         part.selection.scores.reshape(-1, tags), whole.selection.scores.reshape(-1, tags)[7:12], atol=1e-6
     )
+
+
+def test_a_compiled_model_gets_full_micro_batches(
+    tiny_bundle: Path, pixels: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another number of images would be compiled anew; images that fill it up leave no scores."""
+    compiled: list[str] = []
+    monkeypatch.setattr(torch, "compile", lambda function: compiled.append(function.__name__) or function)
+    plain = replica(tiny_bundle, Limited).tag(pixels, 0, len(pixels))
+    worker = replica(tiny_bundle, Limited, replace(PLACE, compiled=True))
+    found = worker.tag(pixels, 0, len(pixels))
+    assert compiled == ["image_embeds", "tag_logits"]
+    assert set(worker._tagger.runs) == {PLACE.microbatch}
+    np.testing.assert_array_equal(found.selection.counts, plain.selection.counts)
+    np.testing.assert_allclose(found.selection.scores, plain.selection.scores, atol=1e-6)

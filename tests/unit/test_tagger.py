@@ -1,6 +1,7 @@
 """Pixels and pictures to scores and tags."""
 
 import io
+import weakref
 
 import goldens
 import numpy as np
@@ -103,6 +104,16 @@ def test_vocabulary_of_another_length_is_refused(tiny_model, tiny_bundle):
 def test_model_without_a_bundle_has_no_hash(tiny_model, tiny_bundle):
     """A tagger made in memory does not pretend to an identity."""
     assert Tagger(tiny_model, read_vocabulary(tiny_bundle)).bundle_hash == ""
+
+
+def test_a_tagger_computes_without_the_model_it_was_made_from(tiny_bundle):
+    """The memory of the weights in their first layout is free, and the scores are the same."""
+    tagger, pixels = ramcore.load(tiny_bundle, device="cpu"), np.full((2, 128, 128, 3), 99, np.uint8)
+    before, weights = tagger.scores(pixels), weakref.ref(tagger.model.wordvec_proj.weight)
+    tagger.release_model()
+    assert weights() is None
+    assert torch.equal(tagger.scores(pixels), before)
+    assert not hasattr(tagger, "model")
 
 
 @pytest.mark.gpu

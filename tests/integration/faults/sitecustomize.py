@@ -26,7 +26,7 @@ def _patch_images(module):
 
 
 def _patch_tagger(module):
-    scores = module.Tagger.scores
+    begin = module.Tagger.begin
 
     def deadly(self, pixels):
         colours = [tuple(int(value) for value in image.reshape(-1, 3).mean(0).round()) for image in pixels]
@@ -34,9 +34,9 @@ def _patch_tagger(module):
             _die()
         if any(red < 5 and green > 250 and blue > 250 for red, green, blue in colours):
             raise RuntimeError("planted fault")
-        return scores(self, pixels)
+        return begin(self, pixels)
 
-    module.Tagger.scores = deadly
+    module.Tagger.begin = deadly
 
 
 _PATCHES = {"ramcore.images": _patch_images, "ramcore.tagger": _patch_tagger}
