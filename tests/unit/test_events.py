@@ -1,5 +1,6 @@
 """The event log as it is read: in order, block by block, whatever the number of logs."""
 
+import threading
 from pathlib import Path
 from typing import BinaryIO
 
@@ -14,19 +15,21 @@ LOGS = 100
 
 
 class _Counting(LocalStore):
-    """Knows how many of its files were open at once."""
+    """Knows how many of its files were open at once, whatever the number of threads that read."""
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)
         self.opened: list[BinaryIO] = []
         self.most = 0
+        self._lock = threading.Lock()
 
     def open(self, name: str) -> BinaryIO:
         """As of `LocalStore`."""
-        self.opened = [file for file in self.opened if not file.closed]
-        self.opened.append(super().open(name))
-        self.most = max(self.most, len(self.opened))
-        return self.opened[-1]
+        file = super().open(name)
+        with self._lock:
+            self.opened = [other for other in self.opened if not other.closed] + [file]
+            self.most = max(self.most, len(self.opened))
+        return file
 
 
 def _written(store: LocalStore, logs: int, lines: int) -> int:

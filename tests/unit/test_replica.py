@@ -107,4 +107,4 @@ def test_a_compiled_model_gets_full_micro_batches(
     assert compiled == ["image_embeds", "tag_logits"]
     assert set(worker._tagger.runs) == {PLACE.microbatch}
     np.testing.assert_array_equal(found.selection.counts, plain.selection.counts)
-    np.testing.assert_allclose(found.selection.scores, plain.selection.scores, atol=1e-6)
+    np.testing.assert_allclose(found.selection.scores, plain.selection.scores, atol=1e-5)
