@@ -57,10 +57,11 @@ def read_chunk(store: RunStore, plan: Plan, chunk: int, generation: int) -> pa.T
     """
     name = chunk_name(chunk, generation)
     where = f"{store.root}/{name}"
+    data = store.read(name)
     try:
-        table = from_parquet(store.read(name))
+        table = from_parquet(data)
         plan_hash = attempt_of(table.schema)["plan_hash"]
-    except (pa.ArrowException, KeyError, TypeError) as error:
+    except (pa.ArrowException, OSError, KeyError, TypeError) as error:
         raise IncompleteError(
             f"{where} is damaged ({last_line(error)}); delete it and run the command again"
         ) from error

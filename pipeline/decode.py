@@ -87,7 +87,7 @@ class Decoder:
         if plan is None:
             raise FileNotFoundError(f"{job.store.root} holds no plan")
         self._plan = plan
-        if job.config.decode.mode != "exact":
+        if job.config.decode.mode != "exact" and not isolate:
             import torch  # before the first picture, whose time it would be counted as
 
             torch.set_num_threads(1)  # resizing is one of several decoders' work on this node

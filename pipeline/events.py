@@ -22,7 +22,7 @@ LOGS = "events/"
 """Folder of a run that holds its log."""
 _ROLLED = re.compile(r"(\.\d+)?\.jsonl$")
 """End of a log's name; on object storage a log is several numbered objects."""
-_BLOCK_BYTES = 1 << 20
+_BLOCK_BYTES = 1 << 16
 """Read of a log at a time. Then it is closed: a large fleet has thousands, and many systems stop at 1,024 files."""
 
 
@@ -101,8 +101,8 @@ def _read(store: RunStore, name: str, block: bytes) -> Iterator[dict[str, Any]]:
     while block:
         begin += len(block)
         *lines, rest = (rest + block).split(b"\n")
-        block = _block(store, name, begin) if len(block) == _BLOCK_BYTES else b""
         yield from _parsed(lines)
+        block = _block(store, name, begin) if len(block) == _BLOCK_BYTES else b""
     yield from _parsed([rest])
 
 

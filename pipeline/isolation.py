@@ -101,6 +101,10 @@ def main() -> None:
     from ramcore.images import decode
 
     size, mode, max_pixels = int(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+    if mode != "exact":
+        import torch
+
+        torch.set_num_threads(1)  # as in other decoders
     while True:
         try:
             _, data = _read_frame(sys.stdin.buffer)

@@ -28,9 +28,9 @@ def checked_dtype(
     """The number type to plan with, after it was measured on the first slot, with the outcome in the run folder.
 
     With fleet.mixed_dtype each number type is measured on the first slot that computes in it. An auto that turns out
-    to be beyond its bound becomes fp32; one that was asked for, or one of several, is refused with ConfigError, unless
-    `model.force` is true. Raises ClusterError where the model cannot be run at all, StalledError where no device
-    became free.
+    to be beyond its bound becomes fp32; one that was asked for, one of several, or a compiled model is refused with
+    ConfigError, unless `model.force` is true. Raises ClusterError where the model cannot be run at all, StalledError
+    where no device became free, or compiling took too long.
     """
     # A run that was refused before it was planned may have left its record.
     store.delete(PARITY)
@@ -95,8 +95,8 @@ def _measured(slot: Slot, bundle: str, backend: str, pictures: int | None, timeo
     except GetTimeoutError as error:
         ray.cancel(reference, force=True)
         raise StalledError(
-            f"no {slot.card} became free to check {backend} within fleet.stall_timeout_s={timeout_s:g}. "
-            "Run the same command again when the cluster has one"
+            f"no {slot.card} became free to check {backend}, or none was done, within "
+            f"fleet.stall_timeout_s={timeout_s:g}. Run the same command again when the cluster has one"
         ) from error
     except RayError as error:
         raise ClusterError(f"the model cannot be run in {backend} on {slot.card}: {last_line(error)}") from error

@@ -85,7 +85,7 @@ def to_parquet(table: pa.Table, **writer: Any) -> bytes:
 def from_parquet(data: bytes) -> pa.Table:
     """The table in the bytes of a Parquet file, read on this thread: for small ones, of which there are many.
 
-    Raises ArrowInvalid for other bytes.
+    Raises ArrowException or OSError for other bytes.
     """
     with pq.ParquetFile(pa.BufferReader(data)) as file:
         return file.read(use_threads=False)

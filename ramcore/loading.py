@@ -21,8 +21,9 @@ def load(
     dtype: "fp32", "bf16", "fp16", a torch dtype, or "auto": fp32 on a CPU, fp16 on a card of compute
         capability 7 or more (its error is a tenth of bf16's), fp32 on older ones. fp16 on a CPU is refused.
 
-    Stored weights of another dtype are cast; weights that stay as stored on a CPU are mapped from the file,
-    so that several processes share them. Raises `BundleError` when the folder is not a usable bundle, and
+    Stored weights of another dtype are cast; weights that stay as stored on a CPU are mapped from the file, so that
+    several processes share them, until the first image: then each copies those of linear layers into the layout that
+    computes fastest. Raises `BundleError` when the folder is not a usable bundle, and
     ValueError for an unknown device or dtype.
     """
     folder = demo_bundle() if dir is None else Path(dir)

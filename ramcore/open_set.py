@@ -31,7 +31,7 @@ def open_set_tagger(
     labels, counts = label_embeddings(tagger.config, descriptions, tower)
     names = tuple(descriptions)
     vocabulary = Vocabulary(names, ("",) * len(names), np.full(len(names), threshold, np.float32))
-    return Tagger(model.with_labels(torch.from_numpy(labels), counts), vocabulary)
+    return Tagger(model.with_labels(torch.from_numpy(labels), counts), vocabulary, like=tagger)
 
 
 def label_embeddings(

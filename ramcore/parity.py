@@ -85,8 +85,8 @@ def check_parity(tagger: Tagger, backends: Sequence[str], pixels: Pixels) -> lis
     """Compare backends on the same pictures.
 
     tagger: loaded in fp32, on the device to check. backends: of `BOUNDS`, each with "-compiled" after it for
-    torch.compile. pixels: uint8 [B, S, S, 3], B > 0; taken one by one. Raises ValueError for an unknown backend,
-    a tagger of another dtype or no pictures.
+    torch.compile. pixels: uint8 [B, S, S, 3], B > 0; taken one by one, by what is compiled together. Raises ValueError
+    for an unknown backend, a tagger of another dtype or no pictures.
     """
     _check_arguments(tagger, backends, pixels)
     referee = _referee_logits(tagger, pixels)
@@ -121,7 +121,10 @@ def _compare(tagger: Tagger, backend: str, pixels: Pixels, referee: Tensor) -> P
     backend_tagger = Tagger(model, tagger.vocabulary)
     if backend.endswith("-compiled"):
         backend_tagger.compile()
-    logits = torch.cat([backend_tagger.logits(picture[None]).cpu() for picture in pixels]).double()
+        batches = [pixels]  # together: another number of images would be compiled anew
+    else:
+        batches = [picture[None] for picture in pixels]
+    logits = torch.cat([backend_tagger.logits(batch).cpu() for batch in batches]).double()
     return _judge(backend, str(tagger.device), logits, referee, tagger.vocabulary, BOUNDS[dtype_name])
 
 

@@ -1,6 +1,7 @@
 """uint8 pixels to the normalised float tensor that the models take."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -34,7 +35,7 @@ def normalise(
     elif shape[1:] != (3, size, size):
         raise ValueError(f"pixels have shape {list(shape)}: give {wanted}")
     floats = _sent(batch, torch.device(device)).contiguous().to(torch.float32).div_(255)
-    return floats.sub_(_per_channel(mean, floats)).div_(_per_channel(std, floats))
+    return floats.sub_(_per_channel(tuple(mean), floats.device)).div_(_per_channel(tuple(std), floats.device))
 
 
 def _as_tensor(pixels: PixelBatch) -> Tensor:
@@ -56,5 +57,8 @@ def _sent(batch: Tensor, device: torch.device) -> Tensor:
     return staged.copy_(batch).to(device, non_blocking=True)
 
 
-def _per_channel(values: Sequence[float], like: Tensor) -> Tensor:
-    return torch.tensor(values, dtype=torch.float32, device=like.device).view(3, 1, 1)
+@lru_cache
+def _per_channel(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """On the device once: a copy to a card waits for all that the card was asked for before."""
+    with torch.inference_mode(False):  # so that the one copy can be used in training too
+        return torch.tensor(values, dtype=torch.float32, device=device).view(3, 1, 1)

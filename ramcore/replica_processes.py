@@ -98,6 +98,8 @@ class _Replica:
         self._tagger = ramcore.load(bundle, device=device, dtype=dtype)
         if compiled:
             self._tagger.compile()
+        if not self._cuda:
+            self._tagger.release_model()
         self._pixels: Any = None
 
     def warm_up(self, microbatch: int) -> None:

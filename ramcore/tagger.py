@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -62,7 +63,8 @@ class Tagger:
     """A model with its vocabulary; made by `ramcore.load`. Keeps no gradients and changes no global state.
 
     config, device, dtype: those of the model, whose weights must not change any more. bundle: the folder it came from,
-    if any. tokenizer: for Tag2Text; without it there are tags and no captions.
+    if any. tokenizer: for Tag2Text; without it there are tags and no captions. like: a tagger whose model has the very
+    same image encoder, which is then held once.
     """
 
     def __init__(
@@ -71,13 +73,15 @@ class Tagger:
         vocabulary: Vocabulary,
         bundle: Path | None = None,
         tokenizer: Tokenizer | None = None,
+        like: "Tagger | None" = None,
     ) -> None:
         if len(vocabulary) != model.config.num_tags:
             raise ValueError(f"{len(vocabulary)} tags in the vocabulary, {model.config.num_tags} in the model")
         self.model = model.eval()
         self.vocabulary = vocabulary
         self.bundle = bundle
-        self._captioner = Captioner(model, tokenizer) if isinstance(model, Tag2Text) and tokenizer else None
+        self._tokenizer = tokenizer if isinstance(model, Tag2Text) else None
+        self._like = like
         self.config = model.config
         self.device = model.tag_weight.device
         self.dtype = model.tag_weight.dtype
@@ -90,7 +94,13 @@ class Tagger:
     @cached_property
     def _fast(self) -> TagModel:
         """What computes: the model in a faster form, made when it is first needed."""
-        return for_inference(self.model)
+        encoder: Any = None if self._like is None else self._like._fast.visual_encoder
+        return for_inference(self.model, encoder)
+
+    @cached_property
+    def _captioner(self) -> Captioner | None:
+        fast = self._fast
+        return Captioner(fast, self._tokenizer) if isinstance(fast, Tag2Text) and self._tokenizer else None
 
     def release_model(self) -> None:
         """Keep only what computes, which on a CPU is a copy of most weights: `model` is gone after this."""
@@ -113,7 +123,7 @@ class Tagger:
     @property
     def can_caption(self) -> bool:
         """Whether `captions` works: for Tag2Text only."""
-        return self._captioner is not None
+        return self._tokenizer is not None
 
     def encode(self, pixels: PixelBatch) -> Encoded:
         """What the methods below take in place of pixels, to run the image encoder once for several of them."""
@@ -242,14 +252,15 @@ class Tagger:
         return torch.backends.cudnn.flags(enabled=True, allow_tf32=False) if exact else nullcontext()
 
     def _forward_bf16(self, floats: Tensor) -> Tensor:
-        # A copy of the weights for one call: overflow is too rare to keep a second model in memory.
+        # A copy of the weights for one call: overflow is too rare to keep a second model in memory. One image at a
+        # time, as no more memory is set aside for it.
         model = self.model
         tensors = dict(model.named_parameters()) | dict(model.named_buffers())
         cast = {
             name: tensor.bfloat16() if tensor.dtype == torch.float16 else tensor for name, tensor in tensors.items()
         }
-        logits: Tensor = torch.func.functional_call(model, cast, (floats.bfloat16(),))
-        return logits.float()
+        images = floats.bfloat16()[:, None]
+        return torch.cat([torch.func.functional_call(model, cast, (image,)) for image in images]).float()
 
 
 class PendingScores:
@@ -258,7 +269,7 @@ class PendingScores:
     def __init__(self, tagger: Tagger, encoded: Encoded, logits: Tensor) -> None:
         self._tagger, self._encoded = tagger, encoded
         # Into memory that the card can write to by itself; for the event, see `scores`.
-        self._logits = logits.to("cpu", non_blocking=True)
+        self._logits = logits.to("cpu", non_blocking=logits.is_cuda)
         self._done = torch.cuda.Event() if logits.is_cuda else None  # type: ignore[no-untyped-call]
         if self._done is not None:
             self._done.record(torch.cuda.current_stream(logits.device))

@@ -28,25 +28,26 @@ class WindowOrderSwin(nn.Module):
     def __init__(self, swin: SwinTransformer, fused: bool | None = None) -> None:
         super().__init__()
         steps: list[nn.Module] = []
-        patches = _Patches(swin)
+        device = next(swin.parameters()).device
+        patches = _Patches(swin, device)
         if fused is None:
-            fused = next(swin.parameters()).device.type == "cuda"
+            fused = device.type == "cuda"
         order = patches.order
         stages: Any = swin.layers
         for stage in stages:
             merge = stage.downsample
             if not isinstance(merge, nn.Identity):
-                step = _Merge(merge, order, _order_of(stage.blocks[0]))
+                step = _Merge(merge, order, _order_of(stage.blocks[0]), device)
                 order = step.order_after
                 steps.append(step)
             for block in stage.blocks:
                 wanted = _order_of(block)
                 if not torch.equal(order, wanted):
-                    steps.append(_Gather(_places(order)[wanted]))
+                    steps.append(_Gather(_places(order)[wanted].to(device)))
                 order = wanted
                 steps.append(_Block(block, fused))
         if not torch.equal(order, torch.arange(len(order))):
-            steps.append(_Gather(_places(order)))
+            steps.append(_Gather(_places(order).to(device)))
         norm: Any = swin.norm
         self._steps = nn.Sequential(patches, *steps, norm)
         self._side = int(len(order) ** 0.5)
@@ -60,13 +61,13 @@ class WindowOrderSwin(nn.Module):
 class _Patches(nn.Module):
     """Patches of the image to tokens, in the order of the first block's windows."""
 
-    def __init__(self, swin: SwinTransformer) -> None:
+    def __init__(self, swin: SwinTransformer, device: torch.device) -> None:
         super().__init__()
         embed: Any = swin.patch_embed
         stages: Any = swin.layers
         self._patch, self._side = embed.patch_size[0], embed.grid_size[0]
         self.order = _order_of(stages[0].blocks[0])
-        self.register_buffer("_index", self.order, persistent=False)
+        self.register_buffer("_index", self.order.to(device), persistent=False)
         weight = embed.proj.weight
         self._embed = FixedLinear(weight.flatten(1), embed.proj.bias)
         self._norm = embed.norm
@@ -96,14 +97,15 @@ class _Gather(nn.Module):
 class _Merge(nn.Module):
     """Two by two tokens to one, from the order of one stage's windows to that of the next one's."""
 
-    def __init__(self, merge: Any, order: Tensor, order_after: Tensor) -> None:
+    def __init__(self, merge: Any, order: Tensor, order_after: Tensor, device: torch.device) -> None:
         super().__init__()
         self.order_after = order_after
         half = int(len(order_after) ** 0.5)
         row, column = order_after // half, order_after % half
         # timm lists the four by column first.
         four = [2 * half * (2 * row + down) + 2 * column + right for right in (0, 1) for down in (0, 1)]
-        self.register_buffer("_index", _places(order)[torch.stack(four, dim=1).flatten()], persistent=False)
+        index = _places(order)[torch.stack(four, dim=1).flatten()]
+        self.register_buffer("_index", index.to(device), persistent=False)
         self._width = merge.reduction.in_features
         self._norm, self._linear = _norm_and_linear(merge.norm, merge.reduction)
 

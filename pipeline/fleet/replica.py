@@ -143,8 +143,9 @@ class Replica:
     def _by_microbatch(self, pixels: NDArray[np.uint8]) -> Iterator[_Answer]:
         """Scores [n, tags] and captions, none where they are not asked for, of one micro-batch after the other.
 
-        A card computes the next one while the caller uses the last.
+        A card computes the next one while the caller uses the last; a CPU's is the caller's as soon as it is there.
         """
+        ahead = self.placement.device == "cuda" and not self.spec.captions
         begun: Callable[[], _Answer] | None = None
         while len(pixels):
             images, following = self._begin_what_fits(pixels)
@@ -152,6 +153,9 @@ class Replica:
             if begun is not None:
                 yield begun()
             begun = following
+            if not ahead:
+                yield begun()
+                begun = None
         if begun is not None:
             yield begun()
 
@@ -161,25 +165,26 @@ class Replica:
 
         while True:
             size = min(self._microbatch.size, len(pixels))
+            # What was compiled is for one number of images: another one would be compiled anew, in mid-run.
+            run = self._microbatch.size if self.placement.compiled else size
             try:
-                begun = self._begin(pixels[:size])
+                begun = self._begin(_filled(pixels[:size], run), size)
             except torch.OutOfMemoryError:
-                if size == 1:
+                if run == 1:
                     raise
-                self._microbatch.did_not_fit(size)
+                self._microbatch.did_not_fit(run)
                 torch.cuda.empty_cache()
             else:
-                self._microbatch.did_fit(size)
+                self._microbatch.did_fit(run)
                 return size, begun
 
-    def _begin(self, pixels: NDArray[np.uint8]) -> Callable[[], _Answer]:
+    def _begin(self, pixels: NDArray[np.uint8], images: int) -> Callable[[], _Answer]:
+        """What waits for the answer for the first so many of the images."""
         if self.spec.captions:
             scores, captions = self._tagger.scores_and_captions(pixels)
-            return lambda: (scores.numpy(), captions)
-        # What was compiled is for one number of images: another one would be compiled anew, in mid-run.
-        filled = _filled(pixels, self._microbatch.size) if self.placement.compiled else pixels
-        pending = self._tagger.begin(filled)
-        return lambda: (pending.scores()[: len(pixels)].numpy(), [])
+            return lambda: (scores[:images].numpy(), captions[:images])
+        pending = self._tagger.begin(pixels)
+        return lambda: (pending.scores()[:images].numpy(), [])
 
     def _report(self, images: int) -> int:
         """Report the images done, but not too often; how many are still unreported."""

@@ -260,3 +260,12 @@ def test_the_limit_of_a_card() -> None:
     facts = facts_of(nodes)
     limits = [POLICY.limit_images_per_s(each, facts[each["NodeID"]]) for each in nodes]
     assert limits == [pytest.approx(123, rel=0.01), None, None]
+
+
+def test_a_compiled_model_is_asked_of_every_replica() -> None:
+    """On cards and on CPUs."""
+    nodes = [node("a", 8), node("b", 8, gpus=2, card="T4", labels={"ramfleet/vram-gib": "15"})]
+    policy = replace(POLICY, device="both", dtype="fp32", load=load_with_weights(GIB), compiled=True)
+    slots = policy.slots(nodes, facts_of(nodes))
+    assert {slot.placement.device for slot in slots} == {"cpu", "cuda"}
+    assert {slot.placement.compiled for slot in slots} == {True}

@@ -102,3 +102,16 @@ def test_all_kinds_keep_their_logits(kind: str) -> None:
         logits = for_inference(model)(pixels)
         torch.testing.assert_close(logits, model(pixels), rtol=1e-5, atol=1e-5)
     assert goldens.largest_difference(logits, golden["logits"]) <= 5e-5
+
+
+@pytest.mark.parametrize("kind", ["ram_plus", "ram", "tag2text"])
+def test_all_tensors_are_on_the_device_of_the_model(kind: str) -> None:
+    """Also the orders of tokens: a card takes no index that lies elsewhere. Proven on PyTorch's device without data."""
+    config = goldens.tiny_config(kind=kind)
+    fast = for_inference(model_class(kind).from_state(config, goldens.synth_state(config)).to("meta"))
+    tensors = [*fast.parameters(), *fast.buffers()]
+    fixed = [module for module in fast.modules() if isinstance(module, FixedLinear)]
+    tensors += [tensor for module in fixed for tensor in (module._weight, module._bias) if tensor is not None]
+    assert len(fixed) > 30
+    assert {tensor.device.type for tensor in tensors} == {"meta"}
+    assert fast(torch.zeros(2, 3, 128, 128, device="meta")).shape == (2, 20)

@@ -24,7 +24,7 @@ def check(tmp_path: Path, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) ->
     def check(within_bound: bool, dtype: str, *options: str) -> tuple[str, str, dict[str, Any] | None]:
         """The dtype to plan with, what was said, and what was written down."""
         found = measure(str(tiny_bundle), "bf16", "cpu", 1, 1) | {"within_bound": within_bound}
-        monkeypatch.setattr(parity_gate, "_measured", lambda *_: found)
+        monkeypatch.setattr(parity_gate, "_measured", lambda slot, bundle, backend, *_: found | {"asked": backend})
         store, said = LocalStore(tmp_path), io.StringIO()
         config = load_config(None, options)
         chosen = checked_dtype(store, config, tiny_bundle, dtype, [SLOT], Console(file=said, width=400))
@@ -71,7 +71,9 @@ def test_fp32_is_not_measured(check: Any) -> None:
 
 def test_a_compiled_model_is_measured_and_refused_beyond_its_bound(check: Any) -> None:
     """Whatever its number type, and the remedy is not to compile."""
-    assert check(True, "fp32", "model.compile=true")[2]["planned_dtype"] == "fp32"
+    for dtype in ("fp32", "bf16"):
+        record = check(True, dtype, "model.compile=true")[2]
+        assert (record["planned_dtype"], record["asked"]) == (dtype, f"{dtype}-compiled")
     with pytest.raises(ConfigError, match=r"model\.compile=true: .*Give model\.compile=false, or model\.force"):
         check(False, "fp32", "model.compile=true")
 

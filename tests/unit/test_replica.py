@@ -108,3 +108,29 @@ def test_a_compiled_model_gets_full_micro_batches(
     assert set(worker._tagger.runs) == {PLACE.microbatch}
     np.testing.assert_array_equal(found.selection.counts, plain.selection.counts)
     np.testing.assert_allclose(found.selection.scores, plain.selection.scores, atol=1e-5)
+
+
+def test_memory_that_runs_out_of_a_filled_micro_batch_halves_it(
+    tiny_bundle: Path, pixels: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The size that was run counts, not the images that were left; six, between what fits and what does not, is next."""
+    monkeypatch.setattr(torch, "compile", lambda function: function)
+    worker = replica(tiny_bundle, Limited, replace(PLACE, compiled=True))
+    worker._tagger.room = 4
+    assert worker.tag(pixels, 0, 1).microbatch == 6
+    assert worker._tagger.runs[-2:] == [8, 4]
+
+
+@pytest.mark.parametrize(("device", "expected"), [("cpu", [8, "used", 8, "used", 4, "used"]),
+                                                   ("cuda", [8, 8, "used", 4, "used", "used"])])  # fmt: skip
+def test_only_a_card_works_ahead(
+    tiny_bundle: Path, pixels: np.ndarray, device: str, expected: list[int | str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A CPU's scores are used, and its progress is told, as soon as they are there."""
+    worker = replica(tiny_bundle, Limited)
+    worker.placement = replace(PLACE, device=device)
+    monkeypatch.setattr(worker, "_peak_vram", lambda: None)
+    worker._tagger.runs.clear()
+    for _ in worker._by_microbatch(pixels):
+        worker._tagger.runs.append("used")
+    assert worker._tagger.runs == expected

@@ -93,6 +93,8 @@ def test_overflow_in_fp16_is_computed_again_in_bf16(tiny_model, tiny_bundle, pic
     assert logits.isfinite().all()
     assert logits.abs().max() > torch.finfo(torch.float16).max
     assert torch.equal(model.label_embed, before)
+    several = np.repeat(pixels, 3, axis=0)
+    assert torch.equal(tagger.begin(several).scores(), logits.sigmoid().repeat(3, 1))
 
 
 def test_vocabulary_of_another_length_is_refused(tiny_model, tiny_bundle):
