@@ -113,7 +113,7 @@ def test_a_compiled_model_gets_full_micro_batches(
 def test_memory_that_runs_out_of_a_filled_micro_batch_halves_it(
     tiny_bundle: Path, pixels: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The size that was run counts, not the images that were left; six, between what fits and what does not, is next."""
+    """The size that was run counts, not the images that were left; six, between what fits and what not, is next."""
     monkeypatch.setattr(torch, "compile", lambda function: function)
     worker = replica(tiny_bundle, Limited, replace(PLACE, compiled=True))
     worker._tagger.room = 4
