@@ -10,11 +10,13 @@ import jobs.clean
 import jobs.compare
 import jobs.finalize
 import jobs.fleet
+import jobs.index
 import jobs.look
 import jobs.model
 import jobs.quote
 import jobs.report
 import jobs.retry
+import jobs.search
 import jobs.status
 import jobs.tag
 import jobs.threshold
@@ -40,6 +42,8 @@ app.command("calibrate")(jobs.calibrate.calibrate)
 app.command("report")(jobs.report.report)
 app.command("compare")(jobs.compare.compare)
 app.command("quote")(jobs.quote.quote)
+app.command("index")(jobs.index.index)
+app.command("search")(jobs.search.search)
 app.command("threshold")(jobs.threshold.threshold)
 app.command("train")(jobs.train.train)
 app.add_typer(jobs.model.app, name="model")

@@ -1,0 +1,89 @@
+"""The kinds of index by name, and where an index is."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import InputError
+from pipeline.index.backend import Reader, Writer
+from pipeline.index.feed import check_format
+from pipeline.index.ledger import Ledger, connect
+from pipeline.index.names import Names
+from pipeline.stores.local_store import LocalStore
+
+KINDS = ("sqlite",)
+STATE = "state.sqlite"
+"""The ledger of an index that is a folder."""
+
+
+def default_out(run: str, kind: str) -> str:
+    """Where the index of a run is if nothing else is said: in its folder. Raises InputError for a run in a bucket."""
+    if "://" in run:
+        raise InputError(f"{run} is in a bucket, an index is on a local disk: name it with --out")
+    return str(Path(run) / f"index.{kind}")
+
+
+@contextmanager
+def open_writer(kind: str, out: str) -> Iterator[Writer]:
+    """The index to be fed, alone: another feed of the same index waits. Raises InputError if it cannot be made."""
+    path = Path(out)
+    with LocalStore(path.absolute().parent).alone(f"{path.name}.feed"):
+        writer = _writer(kind, path)
+        try:
+            yield writer
+        finally:
+            writer.close()
+
+
+def _writer(kind: str, path: Path) -> Writer:
+    from pipeline.index.sqlite_index import SqliteWriter
+
+    if path.is_dir():
+        raise InputError(f"--out {path} is a folder: name a file for --to sqlite")
+    return SqliteWriter(path)
+
+
+def open_reader(path: str) -> tuple[Reader, Names, dict[str, Any]]:
+    """An index, its names, and what it says of itself. Raises InputError where there is none."""
+    kind, place = _located(path)
+    about, names = _state(place)
+    if kind != about["kind"]:
+        raise InputError(f"{path} is damaged: it says that it is of the kind {about['kind']}; make it again")
+    return _reader(kind, place), names, about
+
+
+def _reader(kind: str, path: Path) -> Reader:
+    from pipeline.index.sqlite_index import SqliteReader
+
+    return SqliteReader(path)
+
+
+def _located(name: str) -> tuple[str, Path]:
+    """The kind and place of an index: its own name, or that of the run it lies in."""
+    path = Path(name)
+    if path.is_file():
+        return "sqlite", path
+    if not path.is_dir():
+        raise InputError(f"{name}: there is no such index; `ramfleet index RUN --out {name}` makes one")
+    if (path / STATE).is_file():
+        return str(_state(path / STATE)[0]["kind"]), path
+    inside = [path / f"index.{kind}" for kind in KINDS if (path / f"index.{kind}").exists()]
+    if len(inside) == 1:
+        return _located(str(inside[0]))
+    if inside:
+        raise InputError(f"{name} holds {len(inside)} indexes: name one, {', '.join(map(str, inside))}")
+    raise InputError(f"{name} holds no index; `ramfleet index {name}` makes one if it is a run")
+
+
+def _state(file: Path) -> tuple[dict[str, Any], Names]:
+    connection = connect(file, write=False)
+    try:
+        ledger = Ledger(connection)
+        about = ledger.get("index")
+        if about is None:
+            raise InputError(f"{file} is an index that was never fed: run `ramfleet index` again")
+        check_format(about)
+        return about, Names.from_dict(ledger.get("names"))
+    finally:
+        connection.close()
