@@ -16,6 +16,7 @@ from pipeline.redecide import Fired, fired_scores
 COLUMNS = ("image_id", "uri", "width", "height", "tag_ids", "scores", "caption")
 """Columns of the tag table that an index reads."""
 
+_LISTS = ("image_ids", "uris", "widths", "heights", "captions")
 _PAIR_BITS = 10
 _PAIR_MASK = (1 << _PAIR_BITS) - 1
 
@@ -68,9 +69,9 @@ class Documents:
         counts = self.counts[places]
         starts = np.concatenate([[0], np.cumsum(counts)])
         among = np.repeat(self.starts[places] - starts[:-1], counts) + np.arange(starts[-1])
-        columns = (self.image_ids, self.uris, self.widths, self.heights, self.captions)
-        chosen: list[list[Any]] = [[column[place] for place in places.tolist()] for column in columns]
-        return Documents(*chosen, starts, self.tags[among], self.scores[among])
+        listed = places.tolist()
+        columns: dict[str, list[Any]] = {name: [getattr(self, name)[place] for place in listed] for name in _LISTS}
+        return Documents(**columns, starts=starts, tags=self.tags[among], scores=self.scores[among])
 
 
 def documents_of(rows: pa.Table, thresholds: NDArray[np.float32], top_k: int = 0) -> Documents:
@@ -82,24 +83,25 @@ def documents_of(rows: pa.Table, thresholds: NDArray[np.float32], top_k: int = 0
     counts = ids.value_lengths().to_numpy(zero_copy_only=False).astype(np.int64)
     stored = Fired(counts, ids.flatten().to_numpy(), scores.flatten().to_numpy())
     fired = fired_scores(stored, thresholds, top_k)
-    texts = (rows[name].to_pylist() for name in ("image_id", "uri", "width", "height", "caption"))
+    values = (rows[name].to_pylist() for name in ("image_id", "uri", "width", "height", "caption"))
+    columns: dict[str, list[Any]] = dict(zip(_LISTS, values, strict=True))
     starts = np.concatenate([[0], np.cumsum(fired.counts)])
     # In float32 0.7 is a little less than 7/10: multiplied in float32 it is 700 again.
     thousandths = np.floor(fired.scores * np.float32(THOUSAND)).clip(0, THOUSAND).astype(np.int32)
     # Ascending also where a run's lists are not, so that equal documents are equal bytes.
     order = np.lexsort((fired.tag_ids, fired.rows))
-    return Documents(*texts, starts, fired.tag_ids[order].astype(np.int32), thousandths[order])
+    tags = fired.tag_ids[order].astype(np.int32)
+    return Documents(**columns, starts=starts, tags=tags, scores=thousandths[order])
 
 
 def joined(parts: Sequence[Documents]) -> Documents:
     """The documents of all parts, one after the other."""
-    lists: list[list[Any]] = [
-        [value for part in parts for value in getattr(part, name)]
-        for name in ("image_ids", "uris", "widths", "heights", "captions")
-    ]
+    columns: dict[str, list[Any]] = {
+        name: [value for part in parts for value in getattr(part, name)] for name in _LISTS
+    }
     starts = np.concatenate([[0], np.cumsum(np.concatenate([part.counts for part in parts]))])
     tags, scores = (np.concatenate([getattr(part, name) for part in parts]) for name in ("tags", "scores"))
-    return Documents(*lists, starts, tags, scores)
+    return Documents(**columns, starts=starts, tags=tags, scores=scores)
 
 
 def unpack(data: bytes) -> list[tuple[int, int]]:

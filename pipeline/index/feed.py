@@ -163,19 +163,14 @@ class _Feeder:
             state = old[place]
             docs[n], replaces[n] = (self._number(), False) if state is None else (state[0], True)
         chosen = documents.take(places)
-        batch = Batch(chosen, docs, replaces, [packed[place] for place in places.tolist()])
         rows = list(zip(chosen.image_ids, docs.tolist(), strict=True))
+        batch = Batch(chosen, docs, replaces, [packed[place] for place in places.tolist()])
         self._two_steps(rows, partial(self._writer.write, batch))
-        rows = zip(
-            chosen.image_ids, docs.tolist(), (hashes[n] for n in places), (units[n] for n in places), strict=True
-        )
-        self._ledger.record(rows)
-        same = [
-            n for n, state in enumerate(old) if state is not None and state[1] == hashes[n] and state[2] != units[n]
-        ]
-        self._ledger.move((units[n], documents.image_ids[n]) for n in same)
-        left = {state[2] for n, state in enumerate(old) if state is not None and state[2] != units[n]}
-        self._ledger.mark_undone(left)
+        contents = ((hashes[place], units[place]) for place in places.tolist())
+        self._ledger.record((*row, *content) for row, content in zip(rows, contents, strict=True))
+        moved = [(n, state[2]) for n, state in enumerate(old) if state is not None and state[2] != units[n]]
+        self._ledger.move((units[n], documents.image_ids[n]) for n, _ in moved)
+        self._ledger.mark_undone({unit for _, unit in moved})
         self._ledger.put("next_doc", self._next_doc)
         self.fed.new += int((~replaces).sum())
         self.fed.changed += int(replaces.sum())
@@ -183,7 +178,7 @@ class _Feeder:
     def _two_steps(self, rows: list[tuple[str, int]], work: Callable[[], None]) -> None:
         """The back end's work and the beginning of the ledger's; where these are two stores, one after the other."""
         ledger = self._ledger
-        if not self._writer.transactional:
+        if rows and not self._writer.transactional:
             ledger.begin()
             ledger.expect(rows)
             ledger.put("next_doc", self._next_doc)
@@ -193,7 +188,8 @@ class _Feeder:
             ledger.begin()
             return
         ledger.begin()
-        work()
+        if rows:
+            work()
 
     def _end_step(self) -> None:
         if not self._writer.transactional:

@@ -5,7 +5,7 @@ import difflib
 import io
 import re
 import unicodedata
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -95,7 +95,11 @@ class Names:
         """Known names that are like this one, the likeliest first: those that hold it as a word, then similar ones."""
         word = folded(name)
         holding = [known for known in self._known if word and word in known.split(" ")]
-        similar = difflib.get_close_matches(word, self._known, _SUGGESTED, _CLOSE)
+        # Of names as much alike, those of the same letters: swapped ones are the commonest slip.
+        similar = sorted(
+            difflib.get_close_matches(word, self._known, 3 * _SUGGESTED, _CLOSE),
+            key=lambda known: _other_letters(known, word),
+        )
         shown = dict.fromkeys([*similar, *sorted(holding, key=len)])
         return [self._known[known] for known in shown][:_SUGGESTED]
 
@@ -182,6 +186,11 @@ def _chinese_names(name: str) -> list[str]:
     return list(
         dict.fromkeys(part.strip() for part in [*parts, *(_REMARK.sub("", part) for part in parts)] if part.strip())
     )
+
+
+def _other_letters(a: str, b: str) -> int:
+    ours, theirs = Counter(a), Counter(b)
+    return (ours - theirs).total() + (theirs - ours).total()
 
 
 def _descendants(children: Mapping[str, set[str]], places: set[str]) -> set[str]:

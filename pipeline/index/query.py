@@ -70,8 +70,8 @@ def parse(text: str, names: Names) -> Query:
     expression = parser.whole()
     if parser.unknown:
         raise QueryError("; ".join(dict.fromkeys(parser.unknown)))
-    expression = simplified(expression)
-    return Query(text, expression, wanted(expression))
+    # What ranks is asked of the whole: "dog OR *" is every image, those with a dog first.
+    return Query(text, simplified(expression), wanted(expression))
 
 
 def _tokens(text: str) -> Iterator[_Token]:
