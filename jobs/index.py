@@ -19,6 +19,8 @@ class Kind(StrEnum):
     """Kinds of index."""
 
     sqlite = "sqlite"
+    duckdb = "duckdb"
+    tantivy = "tantivy"
 
 
 def index(

@@ -158,7 +158,7 @@ def build(kind: str, out: str, run: Source, **options: object) -> Fed:
         return feed(run, writer, kind, **options)  # type: ignore[arg-type]
 
 
-LOCAL_KINDS = ("sqlite",)
+LOCAL_KINDS = ("sqlite", "duckdb", "tantivy")
 """Kinds that need no server."""
 
 

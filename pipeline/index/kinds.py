@@ -12,7 +12,7 @@ from pipeline.index.ledger import Ledger, connect
 from pipeline.index.names import Names
 from pipeline.stores.local_store import LocalStore
 
-KINDS = ("sqlite",)
+KINDS = ("sqlite", "duckdb", "tantivy")
 STATE = "state.sqlite"
 """The ledger of an index that is a folder."""
 
@@ -37,23 +37,45 @@ def open_writer(kind: str, out: str) -> Iterator[Writer]:
 
 
 def _writer(kind: str, path: Path) -> Writer:
-    from pipeline.index.sqlite_index import SqliteWriter
+    if kind == "sqlite":
+        from pipeline.index.sqlite_index import SqliteWriter
 
-    if path.is_dir():
-        raise InputError(f"--out {path} is a folder: name a file for --to sqlite")
-    return SqliteWriter(path)
+        if path.is_dir():
+            raise InputError(f"--out {path} is a folder: name a file for --to sqlite")
+        return SqliteWriter(path)
+    if path.exists() and not path.is_dir():
+        raise InputError(f"--out {path} is a file: name a folder for --to {kind}")
+    if path.is_dir() and any(path.iterdir()) and not (path / STATE).is_file():
+        raise InputError(f"--out {path} is a folder of something else: name a new one, or that of an index")
+    if kind == "duckdb":
+        from pipeline.index.duckdb_index import DuckdbWriter
+
+        return DuckdbWriter(path, path / STATE)
+    if kind == "tantivy":
+        from pipeline.index.tantivy_index import TantivyWriter
+
+        return TantivyWriter(path, path / STATE)
+    raise InputError(f"--to {kind} is no kind of index: give one of {', '.join(KINDS)}")
 
 
 def open_reader(path: str) -> tuple[Reader, Names, dict[str, Any]]:
     """An index, its names, and what it says of itself. Raises InputError where there is none."""
     kind, place = _located(path)
-    about, names = _state(place)
+    about, names = _state(place / STATE if place.is_dir() else place)
     if kind != about["kind"]:
         raise InputError(f"{path} is damaged: it says that it is of the kind {about['kind']}; make it again")
     return _reader(kind, place), names, about
 
 
 def _reader(kind: str, path: Path) -> Reader:
+    if kind == "duckdb":
+        from pipeline.index.duckdb_index import DuckdbReader
+
+        return DuckdbReader(path)
+    if kind == "tantivy":
+        from pipeline.index.tantivy_index import TantivyReader
+
+        return TantivyReader(path)
     from pipeline.index.sqlite_index import SqliteReader
 
     return SqliteReader(path)

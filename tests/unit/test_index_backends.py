@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from indexes import TAGS, Asked, Images, build, image_sets, queries, source
+from indexes import LOCAL_KINDS, TAGS, Asked, Images, build, image_sets, needs_package, queries, source
 
 import pipeline.index
 import pipeline.index.feed as feed_module
 from pipeline.index import Index
 
-KINDS = ("sqlite",)
+KINDS = LOCAL_KINDS
 SEVERAL = settings(
     max_examples=25,
     deadline=None,
@@ -29,6 +29,7 @@ IMAGES: Images = {
 
 @pytest.fixture(params=KINDS)
 def kind(request: pytest.FixtureRequest) -> str:
+    needs_package(request.param)
     return str(request.param)
 
 
@@ -135,3 +136,17 @@ def test_a_feed_that_dies_is_taken_up_again(
 
 def _away(*arguments: object) -> None:
     raise OSError("killed")
+
+
+def test_duckdb_shows_names(tmp_path: Path) -> None:
+    """The views of a DuckDB index have names and scores up to 1, for those who go on with SQL."""
+    needs_package("duckdb")
+    import duckdb
+
+    out = place("duckdb", tmp_path)
+    build("duckdb", out, source(tmp_path, [IMAGES]))
+    with duckdb.connect(f"{out}/index.duckdb", read_only=True) as database:
+        images = database.execute("SELECT tags, scores FROM images WHERE image_id = 'b'").fetchall()
+        rows = database.execute("SELECT tag, tag_zh, score FROM image_tags WHERE image_id = 'b' ORDER BY 3").fetchall()
+    assert images == [(["dog", "person"], [0.7, 0.95])]
+    assert rows == [("dog", "狗", 0.7), ("person", "人", 0.95)]
