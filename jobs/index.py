@@ -21,6 +21,8 @@ class Kind(StrEnum):
     sqlite = "sqlite"
     duckdb = "duckdb"
     tantivy = "tantivy"
+    lance = "lance"
+    postgres = "postgres"
 
 
 def index(

@@ -158,13 +158,13 @@ def build(kind: str, out: str, run: Source, **options: object) -> Fed:
         return feed(run, writer, kind, **options)  # type: ignore[arg-type]
 
 
-LOCAL_KINDS = ("sqlite", "duckdb", "tantivy")
+LOCAL_KINDS = ("sqlite", "duckdb", "tantivy", "lance")
 """Kinds that need no server."""
 
 
 def needs_package(kind: str) -> None:
     """Skip the test where the kind's package is not installed, which is a failure in CI."""
-    package = {"duckdb": "duckdb", "tantivy": "tantivy", "lance": "lance"}.get(kind, "sqlite3")
+    package = {"duckdb": "duckdb", "tantivy": "tantivy", "lance": "lance", "postgres": "psycopg"}.get(kind, "sqlite3")
     if importlib.util.find_spec(package) is None:
         message = f"needs the package {package}: pip install -e '.[{kind}]'"
         if os.environ.get("CI") == "true":

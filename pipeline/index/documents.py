@@ -106,13 +106,19 @@ def joined(parts: Sequence[Documents]) -> Documents:
 
 def unpack(data: bytes) -> list[tuple[int, int]]:
     """(tag, thousandths) pairs in what `Documents.packed` gave for one document, or for several in a row."""
-    pairs = np.frombuffer(data, "<u4")
-    return list(zip((pairs >> _PAIR_BITS).tolist(), (pairs & _PAIR_MASK).tolist(), strict=True))
+    tags, scores = pairs_in(data)
+    return list(zip(tags.tolist(), scores.tolist(), strict=True))
+
+
+def pairs_in(data: bytes) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The same as arrays, int64 [n] each."""
+    pairs = np.frombuffer(data, "<u4").astype(np.int64)
+    return pairs >> _PAIR_BITS, pairs & _PAIR_MASK
 
 
 def tags_in(data: bytes) -> NDArray[np.int64]:
     """The tags alone."""
-    return (np.frombuffer(data, "<u4") >> _PAIR_BITS).astype(np.int64)
+    return pairs_in(data)[0]
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """The kinds of index by name, and where an index is."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,16 @@ from pipeline.index.ledger import Ledger, connect
 from pipeline.index.names import Names
 from pipeline.stores.local_store import LocalStore
 
-KINDS = ("sqlite", "duckdb", "tantivy")
+KINDS = ("sqlite", "duckdb", "tantivy", "lance", "postgres")
+SERVERS = {"postgres": "postgresql://USER@HOST/DATABASE"}
 STATE = "state.sqlite"
 """The ledger of an index that is a folder."""
 
 
 def default_out(run: str, kind: str) -> str:
     """Where the index of a run is if nothing else is said: in its folder. Raises InputError for a run in a bucket."""
+    if kind in SERVERS:
+        raise InputError(f"--to {kind} needs the address of a server: name it with --out {SERVERS[kind]}")
     if "://" in run:
         raise InputError(f"{run} is in a bucket, an index is on a local disk: name it with --out")
     return str(Path(run) / f"index.{kind}")
@@ -27,6 +30,10 @@ def default_out(run: str, kind: str) -> str:
 @contextmanager
 def open_writer(kind: str, out: str) -> Iterator[Writer]:
     """The index to be fed, alone: another feed of the same index waits. Raises InputError if it cannot be made."""
+    if kind == "postgres":
+        with closing(_postgres_writer(out)) as writer:
+            yield writer
+        return
     path = Path(out)
     with LocalStore(path.absolute().parent).alone(f"{path.name}.feed"):
         writer = _writer(kind, path)
@@ -34,6 +41,14 @@ def open_writer(kind: str, out: str) -> Iterator[Writer]:
             yield writer
         finally:
             writer.close()
+
+
+def _postgres_writer(address: str) -> Writer:
+    from pipeline.index.postgres_index import SCHEMES, PostgresWriter
+
+    if not address.startswith(SCHEMES):
+        raise InputError(f"--out {address} is no address of a server: give {SERVERS['postgres']}")
+    return PostgresWriter(address)
 
 
 def _writer(kind: str, path: Path) -> Writer:
@@ -55,16 +70,36 @@ def _writer(kind: str, path: Path) -> Writer:
         from pipeline.index.tantivy_index import TantivyWriter
 
         return TantivyWriter(path, path / STATE)
+    if kind == "lance":
+        from pipeline.index.lance_index import LanceWriter
+
+        return LanceWriter(path, path / STATE)
     raise InputError(f"--to {kind} is no kind of index: give one of {', '.join(KINDS)}")
 
 
 def open_reader(path: str) -> tuple[Reader, Names, dict[str, Any]]:
     """An index, its names, and what it says of itself. Raises InputError where there is none."""
+    if path.startswith(("postgresql://", "postgres://")):
+        return _open_postgres(path)
     kind, place = _located(path)
     about, names = _state(place / STATE if place.is_dir() else place)
     if kind != about["kind"]:
         raise InputError(f"{path} is damaged: it says that it is of the kind {about['kind']}; make it again")
     return _reader(kind, place), names, about
+
+
+def _open_postgres(address: str) -> tuple[Reader, Names, dict[str, Any]]:
+    from pipeline.index.postgres_index import PostgresReader, shown
+
+    reader = PostgresReader(address)
+    about, names = reader.state()
+    if about is None or names is None:
+        reader.close()
+        raise InputError(
+            f"{shown(address)} holds no index; `ramfleet index RUN --to postgres --out {shown(address)}` makes one"
+        )
+    check_format(about)
+    return reader, Names.from_dict(names), about
 
 
 def _reader(kind: str, path: Path) -> Reader:
@@ -76,6 +111,10 @@ def _reader(kind: str, path: Path) -> Reader:
         from pipeline.index.tantivy_index import TantivyReader
 
         return TantivyReader(path)
+    if kind == "lance":
+        from pipeline.index.lance_index import LanceReader
+
+        return LanceReader(path)
     from pipeline.index.sqlite_index import SqliteReader
 
     return SqliteReader(path)

@@ -1,6 +1,7 @@
 """Every kind of index gives the same answers: those of a loop over all documents."""
 
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ import pipeline.index
 import pipeline.index.feed as feed_module
 from pipeline.index import Index
 
-KINDS = LOCAL_KINDS
+KINDS = ("sqlite", *(pytest.param(kind, marks=pytest.mark.slow) for kind in (*LOCAL_KINDS[1:], "postgres")))
 SEVERAL = settings(
     max_examples=25,
     deadline=None,
@@ -27,15 +28,22 @@ IMAGES: Images = {
 }
 
 
+Place = Callable[[], str]
+
+
 @pytest.fixture(params=KINDS)
 def kind(request: pytest.FixtureRequest) -> str:
     needs_package(request.param)
     return str(request.param)
 
 
-def place(kind: str, folder: Path) -> str:
+@pytest.fixture
+def place(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> Place:
     """Where a new index of that kind may be."""
-    return str(folder / f"{uuid.uuid4().hex}.{kind}")
+    if kind != "postgres":
+        return lambda: str(tmp_path / f"{uuid.uuid4().hex}.{kind}")
+    address = request.getfixturevalue("postgres_server")
+    return lambda: f"{address}#i{uuid.uuid4().hex}"
 
 
 def answers(index: Index, asked: Asked, images: Images) -> None:
@@ -56,9 +64,11 @@ def answers(index: Index, asked: Asked, images: Images) -> None:
 
 @SEVERAL
 @given(images=image_sets(), asked=st.lists(queries(), min_size=1, max_size=6))
-def test_a_query_means_the_same_everywhere(kind: str, tmp_path: Path, images: Images, asked: list[Asked]) -> None:
+def test_a_query_means_the_same_everywhere(
+    kind: str, place: Place, tmp_path: Path, images: Images, asked: list[Asked]
+) -> None:
     """Random queries over random documents: the images, their ranks, the pages and the facets of a brute-force loop."""
-    out = place(kind, tmp_path)
+    out = place()
     build(kind, out, source(tmp_path, [images]))
     with pipeline.index.open(out) as index:
         for each in asked:
@@ -67,15 +77,15 @@ def test_a_query_means_the_same_everywhere(kind: str, tmp_path: Path, images: Im
 
 @SEVERAL
 @given(data=st.data(), asked=queries())
-def test_an_index_follows_its_runs(kind: str, tmp_path: Path, data: st.DataObject, asked: Asked) -> None:
+def test_an_index_follows_its_runs(kind: str, place: Place, tmp_path: Path, data: st.DataObject, asked: Asked) -> None:
     """After any series of runs, each the base of the next, the index answers as one that was made of the last alone."""
-    out = place(kind, tmp_path)
+    out = place()
     base = None
     for number in range(3):
         images = data.draw(image_sets())
         halves: list[Images] = [{}, {}]
-        for place_, name in enumerate(sorted(images)):
-            halves[place_ % 2][name] = images[name]  # type: ignore[index]
+        for turn, name in enumerate(sorted(images)):
+            halves[turn % 2][name] = images[name]  # type: ignore[index]
         build(kind, out, source(tmp_path, halves, f"run {number}", base))
         base = f"run {number}"
         with pipeline.index.open(out) as index:
@@ -83,9 +93,9 @@ def test_an_index_follows_its_runs(kind: str, tmp_path: Path, data: st.DataObjec
             answers(index, Asked("all", "*"), images)
 
 
-def test_documents_come_back_whole(kind: str, tmp_path: Path) -> None:
+def test_documents_come_back_whole(kind: str, place: Place, tmp_path: Path) -> None:
     """What is stored of an image is what is found; its tags are the surest first."""
-    out = place(kind, tmp_path)
+    out = place()
     build(kind, out, source(tmp_path, [IMAGES]))
     with pipeline.index.open(out) as index:
         [hit] = index.search("dog person beach").hits
@@ -98,9 +108,9 @@ def test_documents_come_back_whole(kind: str, tmp_path: Path) -> None:
     ]
 
 
-def test_what_is_in_the_index_is_not_written_again(kind: str, tmp_path: Path) -> None:
+def test_what_is_in_the_index_is_not_written_again(kind: str, place: Place, tmp_path: Path) -> None:
     """A unit that is done is not read; of others, only what is new or changed is written."""
-    out = place(kind, tmp_path)
+    out = place()
     build(kind, out, source(tmp_path, [IMAGES]))
     again = build(kind, out, source(tmp_path, [IMAGES], broken_after=0))
     assert (again.seen, again.new, again.changed, again.removed, again.documents) == (0, 0, 0, 0, 5)
@@ -112,18 +122,19 @@ def test_what_is_in_the_index_is_not_written_again(kind: str, tmp_path: Path) ->
 
 @pytest.mark.parametrize("where", ["between batches", "before the ledger", "in the sweep"])
 def test_a_feed_that_dies_is_taken_up_again(
-    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+    kind: str, place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
     """An index that was given up in mid-feed, and then fed another run, equals one that was built in one go."""
     monkeypatch.setattr(feed_module, "COMMIT_ROWS", 2)
-    out = place(kind, tmp_path)
+    out = place()
     build(kind, out, source(tmp_path, [IMAGES], "old"))
     units: list[Images] = [{"a": {0: 999}, "x": {0: 1}}, {"b": {6: 700}, "y": {6: 2}}, {"c": {3: 800}, "z": {3: 3}}]
     run = source(tmp_path, units, "new", "old", broken_after=2 if where == "between batches" else 99)
     with monkeypatch.context() as patched:
         if where != "between batches":
+            ledger = "postgres_index.PostgresLedger" if kind == "postgres" else "ledger.Ledger"
             step = {"before the ledger": "record", "in the sweep": "forget"}[where]
-            patched.setattr(f"pipeline.index.ledger.Ledger.{step}", _away)
+            patched.setattr(f"pipeline.index.{ledger}.{step}", _away)
         with pytest.raises(OSError, match=r"killed|the store is away"):
             build(kind, out, run)
     for plan_hash, images in (("old", IMAGES), ("new", {name: tags for unit in units for name, tags in unit.items()})):
@@ -143,7 +154,7 @@ def test_duckdb_shows_names(tmp_path: Path) -> None:
     needs_package("duckdb")
     import duckdb
 
-    out = place("duckdb", tmp_path)
+    out = str(tmp_path / "index.duckdb")
     build("duckdb", out, source(tmp_path, [IMAGES]))
     with duckdb.connect(f"{out}/index.duckdb", read_only=True) as database:
         images = database.execute("SELECT tags, scores FROM images WHERE image_id = 'b'").fetchall()
