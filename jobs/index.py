@@ -23,13 +23,15 @@ class Kind(StrEnum):
     tantivy = "tantivy"
     lance = "lance"
     postgres = "postgres"
+    opensearch = "opensearch"
 
 
 def index(
     run: Annotated[str, typer.Argument(help="A run, finished or growing: its folder, or s3://bucket/prefix.")],
     to: Annotated[Kind, typer.Option(help="Kind of index.")] = Kind.sqlite,
     out: Annotated[
-        str | None, typer.Option(help="File or folder of the index.  [default: index.KIND in the run's folder]")
+        str | None,
+        typer.Option(help="File, folder or address of the index.  [default: index.KIND in the run's folder]"),
     ] = None,
     synonyms: Annotated[
         Path | None, typer.Option(help="CSV name,tag: further names.  [default: those the index has]")
@@ -37,6 +39,9 @@ def index(
     hierarchy: Annotated[
         Path | None,
         typer.Option(help="CSV tag,parent: who asks for a parent also finds the tag.  [default: that of the index]"),
+    ] = None,
+    push: Annotated[
+        str | None, typer.Option(help="opensearch: send what is new to http(s)://HOST:PORT/INDEX as well.")
     ] = None,
     replace: Annotated[
         bool, typer.Option("--replace", help="Also if the index holds another run, whose images go then.")
@@ -53,11 +58,17 @@ def index(
     from pipeline.index.source import open_source
     from pipeline.stores.opening import open_store
 
+    if push is not None and to is not Kind.opensearch:
+        raise typer.BadParameter("--push is for --to opensearch")
     source = open_source(open_store(run))
     place = out or default_out(run, to.value)
     console = Console(stderr=True, soft_wrap=True)
     with open_writer(to.value, place) as writer, _Bar(console) as bar:
         fed = feed(source, writer, to.value, synonyms, hierarchy, replace, bar.show)
+        if push is not None:
+            from pipeline.index.opensearch_index import push as send
+
+            send(Path(place), push, writer.ledger)
     typer.echo(
         f"{place}: {fed.documents:,} images; {fed.new:,} new, {fed.changed:,} changed, {fed.removed:,} removed"
         f" ({fed.seen / max(bar.elapsed_s, 1e-9):,.0f} images/s)"

@@ -3,7 +3,7 @@
 import hashlib
 import importlib.util
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,9 +11,12 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
+import pipeline.index
+from pipeline.index import Index
 from pipeline.index.documents import Documents
 from pipeline.index.feed import Fed, feed
 from pipeline.index.kinds import open_writer
+from pipeline.index.opensearch_index import push
 from pipeline.index.source import Source, Unit
 from pipeline.stores.local_store import LocalStore
 from ramcore.vocabulary import Vocabulary
@@ -152,20 +155,45 @@ def source(
     return Source(LocalStore(folder / "run"), VOCABULARY, plan_hash, base_hash, listed, read)
 
 
-def build(kind: str, out: str, run: Source, **options: object) -> Fed:
-    """Bring an index in line with a run."""
-    with open_writer(kind, out) as writer:
-        return feed(run, writer, kind, **options)  # type: ignore[arg-type]
+@dataclass(frozen=True)
+class MadeIndex:
+    """An index of a test. push: where an OpenSearch index is sent to."""
+
+    kind: str
+    out: str
+    push: str | None = None
+
+    def feed(self, run: Source) -> Fed:
+        """Bring it in line with a run."""
+        with open_writer(self.kind, self.out) as writer:
+            fed = feed(run, writer, self.kind)
+            if self.push is not None:
+                push(Path(self.out), self.push, writer.ledger)
+        return fed
+
+    def open(self) -> Index:
+        """For queries."""
+        return pipeline.index.open(self.out)
+
+
+NewIndex = Callable[[], MadeIndex]
 
 
 LOCAL_KINDS = ("sqlite", "duckdb", "tantivy", "lance")
 """Kinds that need no server."""
+_PACKAGES = {
+    "duckdb": "duckdb",
+    "tantivy": "tantivy",
+    "lance": "lance",
+    "postgres": "psycopg",
+    "opensearch": "opensearchpy",
+}
 
 
 def needs_package(kind: str) -> None:
     """Skip the test where the kind's package is not installed, which is a failure in CI."""
-    package = {"duckdb": "duckdb", "tantivy": "tantivy", "lance": "lance", "postgres": "psycopg"}.get(kind, "sqlite3")
-    if importlib.util.find_spec(package) is None:
+    package = _PACKAGES.get(kind)
+    if package is not None and importlib.util.find_spec(package) is None:
         message = f"needs the package {package}: pip install -e '.[{kind}]'"
         if os.environ.get("CI") == "true":
             pytest.fail(message)

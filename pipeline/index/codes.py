@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from pipeline.index.expression import THOUSAND
 
-_BASE = 32
+_BITS = 5
+_BASE = 1 << _BITS
 _TERMS = 128
 _HIGH, _LOW = 1, 64
 _HIGHEST = THOUSAND // _BASE
@@ -46,3 +47,11 @@ def values(tag: int) -> Iterator[tuple[int, int]]:
         yield tag * _TERMS + _HIGH + high, _BASE * high
     for low in range(1, _BASE):
         yield tag * _TERMS + _LOW + low, low
+
+
+def bits(tag: int) -> Iterator[tuple[list[int], int]]:
+    """(terms, what having any of them adds to the score) of a tag: fewer than `values`, each of several terms."""
+    first = tag * _TERMS
+    for bit in range(_BITS):
+        yield [first + _HIGH + digit for digit in range(_HIGHEST + 1) if digit >> bit & 1], _BASE << bit
+        yield [first + _LOW + digit for digit in range(_BASE) if digit >> bit & 1], 1 << bit

@@ -12,7 +12,7 @@ from pipeline.index.ledger import Ledger, connect
 from pipeline.index.names import Names
 from pipeline.stores.local_store import LocalStore
 
-KINDS = ("sqlite", "duckdb", "tantivy", "lance", "postgres")
+KINDS = ("sqlite", "duckdb", "tantivy", "lance", "postgres", "opensearch")
 SERVERS = {"postgres": "postgresql://USER@HOST/DATABASE"}
 STATE = "state.sqlite"
 """The ledger of an index that is a folder."""
@@ -74,6 +74,10 @@ def _writer(kind: str, path: Path) -> Writer:
         from pipeline.index.lance_index import LanceWriter
 
         return LanceWriter(path, path / STATE)
+    if kind == "opensearch":
+        from pipeline.index.opensearch_index import OpensearchWriter
+
+        return OpensearchWriter(path, path / STATE)
     raise InputError(f"--to {kind} is no kind of index: give one of {', '.join(KINDS)}")
 
 
@@ -115,6 +119,10 @@ def _reader(kind: str, path: Path) -> Reader:
         from pipeline.index.lance_index import LanceReader
 
         return LanceReader(path)
+    if kind == "opensearch":
+        from pipeline.index.opensearch_index import OpensearchReader
+
+        return OpensearchReader(path, path / STATE)
     from pipeline.index.sqlite_index import SqliteReader
 
     return SqliteReader(path)

@@ -1,7 +1,7 @@
 """The index as a schema of a PostgreSQL database, for servers that have one already.
 
-    docs(doc, image_id, uri, width, height, caption, tags text[], tag_ids int[], scores smallint[])   scores: thousandths
-    postings(tag, doc, score)     docs has GIN indexes on tags and tag_ids
+    docs(doc, image_id, uri, width, height, caption, tags text[], tag_ids int[], scores smallint[])
+    postings(tag, doc, score)     scores are thousandths; docs has GIN indexes on tags and tag_ids
     names(tag, name, name_zh)     and the tables of the ledger: meta, units, fed
 
 An address is `postgresql://USER@HOST/DATABASE#SCHEMA`; the schema is `ramfleet` where none is named.

@@ -1,19 +1,18 @@
-"""Every kind of index gives the same answers: those of a loop over all documents."""
+"""What every kind of index has to keep: the answers of a loop over all documents. Test modules import these tests.
 
-import uuid
-from collections.abc import Callable
+They need the fixture `new_index`.
+"""
+
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from indexes import LOCAL_KINDS, TAGS, Asked, Images, build, image_sets, needs_package, queries, source
+from indexes import TAGS, Asked, Images, NewIndex, image_sets, queries, source
 
-import pipeline.index
 import pipeline.index.feed as feed_module
 from pipeline.index import Index
 
-KINDS = ("sqlite", *(pytest.param(kind, marks=pytest.mark.slow) for kind in (*LOCAL_KINDS[1:], "postgres")))
 SEVERAL = settings(
     max_examples=25,
     deadline=None,
@@ -26,24 +25,6 @@ IMAGES: Images = {
     "d": {1: 999},
     "e": {},
 }
-
-
-Place = Callable[[], str]
-
-
-@pytest.fixture(params=KINDS)
-def kind(request: pytest.FixtureRequest) -> str:
-    needs_package(request.param)
-    return str(request.param)
-
-
-@pytest.fixture
-def place(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> Place:
-    """Where a new index of that kind may be."""
-    if kind != "postgres":
-        return lambda: str(tmp_path / f"{uuid.uuid4().hex}.{kind}")
-    address = request.getfixturevalue("postgres_server")
-    return lambda: f"{address}#i{uuid.uuid4().hex}"
 
 
 def answers(index: Index, asked: Asked, images: Images) -> None:
@@ -65,39 +46,39 @@ def answers(index: Index, asked: Asked, images: Images) -> None:
 @SEVERAL
 @given(images=image_sets(), asked=st.lists(queries(), min_size=1, max_size=6))
 def test_a_query_means_the_same_everywhere(
-    kind: str, place: Place, tmp_path: Path, images: Images, asked: list[Asked]
+    new_index: NewIndex, tmp_path: Path, images: Images, asked: list[Asked]
 ) -> None:
     """Random queries over random documents: the images, their ranks, the pages and the facets of a brute-force loop."""
-    out = place()
-    build(kind, out, source(tmp_path, [images]))
-    with pipeline.index.open(out) as index:
+    made = new_index()
+    made.feed(source(tmp_path, [images]))
+    with made.open() as index:
         for each in asked:
             answers(index, each, images)
 
 
 @SEVERAL
 @given(data=st.data(), asked=queries())
-def test_an_index_follows_its_runs(kind: str, place: Place, tmp_path: Path, data: st.DataObject, asked: Asked) -> None:
+def test_an_index_follows_its_runs(new_index: NewIndex, tmp_path: Path, data: st.DataObject, asked: Asked) -> None:
     """After any series of runs, each the base of the next, the index answers as one that was made of the last alone."""
-    out = place()
+    made = new_index()
     base = None
     for number in range(3):
         images = data.draw(image_sets())
         halves: list[Images] = [{}, {}]
         for turn, name in enumerate(sorted(images)):
             halves[turn % 2][name] = images[name]  # type: ignore[index]
-        build(kind, out, source(tmp_path, halves, f"run {number}", base))
+        made.feed(source(tmp_path, halves, f"run {number}", base))
         base = f"run {number}"
-        with pipeline.index.open(out) as index:
+        with made.open() as index:
             answers(index, asked, images)
             answers(index, Asked("all", "*"), images)
 
 
-def test_documents_come_back_whole(kind: str, place: Place, tmp_path: Path) -> None:
+def test_documents_come_back_whole(new_index: NewIndex, tmp_path: Path) -> None:
     """What is stored of an image is what is found; its tags are the surest first."""
-    out = place()
-    build(kind, out, source(tmp_path, [IMAGES]))
-    with pipeline.index.open(out) as index:
+    made = new_index()
+    made.feed(source(tmp_path, [IMAGES]))
+    with made.open() as index:
         [hit] = index.search("dog person beach").hits
     assert (hit.image_id, hit.uri, hit.width, hit.height) == ("c", "/pictures/c", 640, None)
     assert hit.caption == "picture 2\nof\tmany"
@@ -108,56 +89,42 @@ def test_documents_come_back_whole(kind: str, place: Place, tmp_path: Path) -> N
     ]
 
 
-def test_what_is_in_the_index_is_not_written_again(kind: str, place: Place, tmp_path: Path) -> None:
+def test_what_is_in_the_index_is_not_written_again(new_index: NewIndex, tmp_path: Path) -> None:
     """A unit that is done is not read; of others, only what is new or changed is written."""
-    out = place()
-    build(kind, out, source(tmp_path, [IMAGES]))
-    again = build(kind, out, source(tmp_path, [IMAGES], broken_after=0))
+    made = new_index()
+    made.feed(source(tmp_path, [IMAGES]))
+    again = made.feed(source(tmp_path, [IMAGES], broken_after=0))
     assert (again.seen, again.new, again.changed, again.removed, again.documents) == (0, 0, 0, 0, 5)
     changed = {**IMAGES, "a": {0: 901}, "f": {0: 700}}
     del changed["e"]
-    fed = build(kind, out, source(tmp_path, [changed]))
+    fed = made.feed(source(tmp_path, [changed]))
     assert (fed.seen, fed.new, fed.changed, fed.removed, fed.documents) == (5, 1, 1, 1, 5)
 
 
 @pytest.mark.parametrize("where", ["between batches", "before the ledger", "in the sweep"])
 def test_a_feed_that_dies_is_taken_up_again(
-    kind: str, place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+    new_index: NewIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
     """An index that was given up in mid-feed, and then fed another run, equals one that was built in one go."""
     monkeypatch.setattr(feed_module, "COMMIT_ROWS", 2)
-    out = place()
-    build(kind, out, source(tmp_path, [IMAGES], "old"))
+    made = new_index()
+    made.feed(source(tmp_path, [IMAGES], "old"))
     units: list[Images] = [{"a": {0: 999}, "x": {0: 1}}, {"b": {6: 700}, "y": {6: 2}}, {"c": {3: 800}, "z": {3: 3}}]
     run = source(tmp_path, units, "new", "old", broken_after=2 if where == "between batches" else 99)
     with monkeypatch.context() as patched:
         if where != "between batches":
-            ledger = "postgres_index.PostgresLedger" if kind == "postgres" else "ledger.Ledger"
+            ledger = "postgres_index.PostgresLedger" if made.kind == "postgres" else "ledger.Ledger"
             step = {"before the ledger": "record", "in the sweep": "forget"}[where]
             patched.setattr(f"pipeline.index.{ledger}.{step}", _away)
         with pytest.raises(OSError, match=r"killed|the store is away"):
-            build(kind, out, run)
+            made.feed(run)
     for plan_hash, images in (("old", IMAGES), ("new", {name: tags for unit in units for name, tags in unit.items()})):
         parts = [IMAGES] if plan_hash == "old" else units
-        build(kind, out, source(tmp_path, parts, plan_hash, "old"))
-        with pipeline.index.open(out) as index:
+        made.feed(source(tmp_path, parts, plan_hash, "old"))
+        with made.open() as index:
             for text in ("dog", "*"):
                 answers(index, Asked("tag", text) if text != "*" else Asked("all", "*"), images)
 
 
 def _away(*arguments: object) -> None:
     raise OSError("killed")
-
-
-def test_duckdb_shows_names(tmp_path: Path) -> None:
-    """The views of a DuckDB index have names and scores up to 1, for those who go on with SQL."""
-    needs_package("duckdb")
-    import duckdb
-
-    out = str(tmp_path / "index.duckdb")
-    build("duckdb", out, source(tmp_path, [IMAGES]))
-    with duckdb.connect(f"{out}/index.duckdb", read_only=True) as database:
-        images = database.execute("SELECT tags, scores FROM images WHERE image_id = 'b'").fetchall()
-        rows = database.execute("SELECT tag, tag_zh, score FROM image_tags WHERE image_id = 'b' ORDER BY 3").fetchall()
-    assert images == [(["dog", "person"], [0.7, 0.95])]
-    assert rows == [("dog", "狗", 0.7), ("person", "人", 0.95)]
