@@ -132,3 +132,9 @@ class Found:
     caption: str | None
     rank: int
     tags: list[tuple[int, int]]
+
+    @classmethod
+    def of(cls, shown: Sequence[Any], rank: int, tags: list[tuple[int, int]]) -> "Found":
+        """shown: image_id, uri, width, height, caption."""
+        image_id, uri, width, height, caption = shown
+        return cls(image_id, uri, width, height, caption, rank, tags)

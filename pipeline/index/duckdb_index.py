@@ -104,7 +104,7 @@ class DuckdbReader(Reader):
             "ORDER BY rank DESC, doc LIMIT ? OFFSET ?",
             [limit, offset],
         ).fetchall()
-        return total, [Found(*row[:6], list(zip(row[6], row[7], strict=True))) for row in rows]
+        return total, [Found.of(row[:5], row[5], list(zip(row[6], row[7], strict=True))) for row in rows]
 
     def facets(self, query: Query, tags: int) -> dict[int, int]:
         """As `Reader.facets`."""

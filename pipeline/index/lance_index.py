@@ -150,7 +150,7 @@ class LanceReader(Reader):
         rows = self._dataset.scanner(columns=["doc", *_SHOWN, "packed"], filter=listed).to_table().to_pylist()
         by_doc = {row["doc"]: row for row in rows}
         pages = ((by_doc[doc], rank) for doc, rank in zip(docs, ranks, strict=True))
-        return [Found(*(row[name] for name in _SHOWN), rank, unpack(row["packed"])) for row, rank in pages]
+        return [Found.of([row[name] for name in _SHOWN], rank, unpack(row["packed"])) for row, rank in pages]
 
 
 def _ranks(packed: list[bytes], wanted: dict[int, int]) -> NDArray[np.int64]:

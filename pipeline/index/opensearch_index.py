@@ -280,7 +280,7 @@ def search_body(query: Query) -> dict[str, Any]:
 def _found(hit: dict[str, Any]) -> Found:
     source = hit["_source"]
     tags = list(zip(source["tag_ids"], source["scores"], strict=True))
-    return Found(*(source[name] for name in _SHOWN), round(hit["_score"] or 0), tags)
+    return Found.of([source[name] for name in _SHOWN], round(hit["_score"] or 0), tags)
 
 
 def _condition(expression: Expression) -> dict[str, Any]:

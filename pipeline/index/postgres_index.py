@@ -237,7 +237,7 @@ class PostgresReader(Reader):
             f"FROM ({page}) AS page JOIN docs USING (doc) ORDER BY rank DESC, doc"
         ).fetchall()
         self._pg.rollback()
-        return total, [Found(*row[:6], list(zip(row[6], row[7], strict=True))) for row in rows]
+        return total, [Found.of(row[:5], row[5], list(zip(row[6], row[7], strict=True))) for row in rows]
 
     def facets(self, query: Query, tags: int) -> dict[int, int]:
         """As `Reader.facets`."""

@@ -124,10 +124,10 @@ class SqliteReader(Reader):
         self._db.close()
 
     def _found(self, doc: int, rank: int) -> Found:
-        image_id, uri, width, height, caption, tags = self._db.execute(
+        *shown, tags = self._db.execute(
             "SELECT image_id, uri, width, height, caption, tags FROM docs WHERE doc = ?", (doc,)
         ).fetchone()
-        return Found(image_id, uri, width, height, caption, rank, unpack(tags))
+        return Found.of(shown, rank, unpack(tags))
 
 
 def _words(tags: list[int], starts: list[int]) -> Iterable[str]:

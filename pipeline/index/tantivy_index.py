@@ -112,8 +112,8 @@ class TantivyReader(Reader):
 
     def _found(self, rank: int, address: Any) -> Found:
         document = self._searcher.doc(address)
-        image_id, uri, width, height, caption = json.loads(bytes(document.get_first("about")))
-        return Found(image_id, uri, width, height, caption, rank, unpack(bytes(document.get_first("packed"))))
+        shown = json.loads(bytes(document.get_first("about")))
+        return Found.of(shown, rank, unpack(bytes(document.get_first("packed"))))
 
     def _matching(self, expression: Expression) -> Any:
         if isinstance(expression, Has):
