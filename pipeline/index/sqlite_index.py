@@ -6,11 +6,13 @@ words(tags)                                               FTS5 by doc, without c
 names(tag, name, name_zh)
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.index.backend import Batch, Reader, Writer
 from pipeline.index.documents import Found, tags_in, unpack
@@ -32,6 +34,7 @@ _SCHEMA = (
 _FEW_TAGS = 8
 """So many tags of a document are looked up one by one; of more, all postings are read and added up."""
 _FETCHED = 65_536
+_ROWS = 64
 
 
 class SqliteWriter(Writer):
@@ -62,8 +65,14 @@ class SqliteWriter(Writer):
         doc_of = np.repeat(batch.docs, documents.counts)
         # In the order of the table, so that its pages are written one after the other.
         order = np.lexsort((doc_of, documents.tags))
-        columns = (documents.tags[order].tolist(), doc_of[order].tolist(), documents.scores[order].tolist())
-        self._db.executemany("INSERT INTO postings VALUES (?, ?, ?)", zip(*columns, strict=True))
+        self._write_postings(np.stack([documents.tags[order], doc_of[order], documents.scores[order]], axis=1))
+
+    def _write_postings(self, rows: NDArray[np.int64]) -> None:
+        """rows: int64 [n, 3]. Several rows to a statement take less than half the time."""
+        whole = len(rows) // _ROWS * _ROWS
+        several = f"INSERT INTO postings VALUES {','.join(['(?,?,?)'] * _ROWS)}"
+        self._db.executemany(several, rows[:whole].reshape(-1, 3 * _ROWS).tolist())
+        self._db.executemany("INSERT INTO postings VALUES (?,?,?)", rows[whole:].tolist())
 
     def remove(self, docs: Sequence[int], image_ids: Sequence[str]) -> None:
         """As `Writer.remove`."""
@@ -102,13 +111,24 @@ class SqliteReader(Reader):
     def find(self, query: Query, limit: int, offset: int) -> tuple[int, list[Found]]:
         """As `Reader.find`. Tags and scores are whole numbers that this program made: they are put into the text."""
         matching, values = _matching(query.expression)
-        total = int(self._db.execute(f"SELECT count(*) FROM ({matching})", values).fetchone()[0])
-        rows = self._db.execute(
-            f"{_ranks(query.wanted)}SELECT doc, coalesce({_rank(query.wanted)}, 0) AS rank FROM ({matching}) AS found "
-            "ORDER BY rank DESC, doc LIMIT ? OFFSET ?",
-            [*values, limit, offset],
-        ).fetchall()
-        return total, [self._found(doc, rank) for doc, rank in rows]
+        with self._one_state():
+            rows = self._db.execute(
+                f"WITH found AS MATERIALIZED ({matching}) SELECT doc, (SELECT count(*) FROM found), "
+                f"{_ranked(query.wanted)} ORDER BY rank DESC, doc LIMIT ? OFFSET ?",
+                [*values, limit, offset],
+            ).fetchall()
+            if rows:
+                return rows[0][1], [self._found(doc, rank) for doc, _, rank in rows]
+            return int(self._db.execute(f"SELECT count(*) FROM ({matching})", values).fetchone()[0]), []
+
+    @contextmanager
+    def _one_state(self) -> Iterator[None]:
+        """Within, the index is as it was at the first look, whatever is committed meanwhile."""
+        self._db.execute("BEGIN")
+        try:
+            yield
+        finally:
+            self._db.execute("COMMIT")
 
     def facets(self, query: Query, tags: int) -> dict[int, int]:
         """As `Reader.facets`."""
@@ -183,25 +203,19 @@ def _condition(expression: Expression) -> str:
     return "1"
 
 
-def _rank(wanted: dict[int, int]) -> str:
-    """SQL for the rank of a row of `found`, which has a `doc`."""
-    if len(wanted) > _FEW_TAGS:
-        return "(SELECT rank FROM ranks WHERE ranks.doc = found.doc)"
-    looked_up = (
-        f"coalesce((SELECT score FROM postings WHERE tag = {tag} AND doc = found.doc AND score >= {at_least}), 0)"
-        for tag, at_least in wanted.items()
-    )
-    return " + ".join(looked_up) or "0"
-
-
-def _ranks(wanted: dict[int, int]) -> str:
-    """SQL for a table of all documents that have any of many tags, if they are many."""
+def _ranked(wanted: dict[int, int]) -> str:
+    """SQL for the rank of the rows of `found`, and where they are selected from."""
     if len(wanted) <= _FEW_TAGS:
-        return ""
+        looked_up = (
+            f"coalesce((SELECT score FROM postings WHERE tag = {tag} AND doc = found.doc AND score >= {at_least}), 0)"
+            for tag, at_least in wanted.items()
+        )
+        return f"{' + '.join(looked_up) or '0'} AS rank FROM found"
     levels: dict[int, list[int]] = {}
     for tag, at_least in wanted.items():
         levels.setdefault(at_least, []).append(tag)
     either = " OR ".join(
         f"(tag IN ({','.join(map(str, tags))}) AND score >= {level})" for level, tags in levels.items()
     )
-    return f"WITH ranks AS MATERIALIZED (SELECT doc, sum(score) AS rank FROM postings WHERE {either} GROUP BY doc) "
+    sums = f"SELECT doc, sum(score) AS rank FROM postings WHERE {either} GROUP BY doc"
+    return f"coalesce(rank, 0) AS rank FROM found LEFT JOIN ({sums}) USING (doc)"
