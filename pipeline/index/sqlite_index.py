@@ -134,7 +134,8 @@ class SqliteReader(Reader):
         """As `Reader.facets`."""
         counts = np.zeros(tags, np.int64)
         matching, values = _matching(query.expression)
-        rows = self._db.execute(f"SELECT tags FROM docs WHERE doc IN ({matching})", values)
+        # CROSS JOIN keeps SQLite from reading all documents and looking for each in the result.
+        rows = self._db.execute(f"SELECT tags FROM ({matching}) CROSS JOIN docs USING (doc)", values)
         while some := rows.fetchmany(_FETCHED):
             counts += np.bincount(tags_in(b"".join(row[0] for row in some)), minlength=tags)
         return {int(tag): int(counts[tag]) for tag in np.flatnonzero(counts)}
@@ -191,10 +192,11 @@ def _condition(expression: Expression) -> str:
     """What a row with a `doc` has to fulfil."""
     if isinstance(expression, Has):
         tags = ",".join(map(str, expression.ids))
-        return (
-            f"EXISTS (SELECT 1 FROM postings p WHERE p.tag IN ({tags}) AND p.doc = w.doc "
-            f"AND p.score >= {expression.at_least})"
-        )
+        reached = f"postings p WHERE p.tag IN ({tags}) AND p.score >= {expression.at_least}"
+        if len(expression.ids) > _FEW_TAGS:
+            # With the plus it is a condition only: as a key, SQLite would ask FTS5 for each document by itself.
+            return f"+w.doc IN (SELECT p.doc FROM {reached})"
+        return f"EXISTS (SELECT 1 FROM {reached} AND p.doc = w.doc)"
     if isinstance(expression, Not):
         return f"NOT ({_condition(expression.part)})"
     if isinstance(expression, And | Or):
