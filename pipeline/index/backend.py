@@ -94,5 +94,6 @@ def package(name: str, extra: str) -> ModuleType:
         if error.name is None or error.name.split(".")[0] != name.split(".")[0]:
             raise
         raise MissingPackageError(
-            f"--to {extra} needs the package {name}, which is not installed: pip install 'ramfleet[{extra}]'"
+            f"an index of the kind {extra} needs the package {name}, which is not installed: "
+            f"pip install 'ramfleet[{extra}]'"
         ) from error

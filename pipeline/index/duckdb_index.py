@@ -7,10 +7,12 @@ images: docs with the names of the tags         image_tags: a row for each image
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from pipeline.errors import StoreError
 from pipeline.index.backend import Batch, Reader, Writer, package
 from pipeline.index.documents import Found
 from pipeline.index.expression import And, Expression, Has, Not, Or
@@ -40,11 +42,10 @@ class DuckdbWriter(Writer):
     """Documents in DuckDB, the ledger beside it."""
 
     def __init__(self, folder: Path, state: Path) -> None:
-        duckdb = package("duckdb", "duckdb")
         folder.mkdir(parents=True, exist_ok=True)
         self._ledger_db = connect(state, write=True)
         self.ledger = Ledger(self._ledger_db)
-        self._db = duckdb.connect(str(folder / _DATA))
+        self._db = _connected(folder, read_only=False)
 
     def prepare(self, names: Names) -> None:
         """As `Writer.prepare`."""
@@ -93,7 +94,7 @@ class DuckdbReader(Reader):
     """Each query is one scan of the table, on all cores."""
 
     def __init__(self, folder: Path) -> None:
-        self._db = package("duckdb", "duckdb").connect(str(folder / _DATA), read_only=True)
+        self._db = _connected(folder, read_only=True)
 
     def find(self, query: Query, limit: int, offset: int) -> tuple[int, list[Found]]:
         """As `Reader.find`."""
@@ -114,6 +115,16 @@ class DuckdbReader(Reader):
     def close(self) -> None:
         """As `Reader.close`."""
         self._db.close()
+
+
+def _connected(folder: Path, read_only: bool) -> Any:
+    """DuckDB lets one process write, or several read. Raises StoreError while another has the file."""
+    duckdb = package("duckdb", "duckdb")
+    try:
+        return duckdb.connect(str(folder / _DATA), read_only=read_only)
+    except duckdb.IOException as error:
+        said = str(error).splitlines()[0]
+        raise StoreError(f"{folder}: {said}; wait until no other process feeds or reads it") from error
 
 
 def documents_table(batch: Batch) -> pa.Table:

@@ -1,11 +1,12 @@
 """The kinds of index by name, and where an index is."""
 
+import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import InputError
+from pipeline.errors import InputError, StoreError
 from pipeline.index.backend import Reader, Writer
 from pipeline.index.feed import check_format
 from pipeline.index.ledger import Ledger, connect
@@ -31,16 +32,18 @@ def default_out(run: str, kind: str) -> str:
 def open_writer(kind: str, out: str) -> Iterator[Writer]:
     """The index to be fed, alone: another feed of the same index waits. Raises InputError if it cannot be made."""
     if kind == "postgres":
-        with closing(_postgres_writer(out)) as writer:
+        from pipeline.index.postgres_index import answering
+
+        with answering(), closing(_postgres_writer(out)) as writer:
             yield writer
         return
     path = Path(out)
     with LocalStore(path.absolute().parent).alone(f"{path.name}.feed"):
-        writer = _writer(kind, path)
         try:
-            yield writer
-        finally:
-            writer.close()
+            with closing(_writer(kind, path)) as writer:
+                yield writer
+        except sqlite3.Error as error:
+            raise StoreError(f"--out {out}: {error}; when that is mended, run the command again to go on") from error
 
 
 def _postgres_writer(address: str) -> Writer:

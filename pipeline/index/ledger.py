@@ -32,7 +32,8 @@ UNSURE = -1
 
 def connect(path: Path, write: bool) -> sqlite3.Connection:
     """A connection to a ledger. Raises InputError for a file that is none."""
-    mode = "rwc" if write else "ro"
+    # Also to read: what a killed process left half written, the next one to look rolls back.
+    mode = "rwc" if write else "rw"
     try:
         connection = sqlite3.connect(
             f"{path.absolute().as_uri()}?mode={mode}",
@@ -43,6 +44,7 @@ def connect(path: Path, write: bool) -> sqlite3.Connection:
         )
         connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
         connection.execute("PRAGMA temp_store = MEMORY")
+        connection.execute(f"PRAGMA query_only = {not write}")
         connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     except sqlite3.Error as error:
         raise InputError(f"{path} is no index: {error}; `ramfleet index RUN --out {path}` makes one") from error

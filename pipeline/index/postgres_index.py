@@ -10,12 +10,13 @@ An address is `postgresql://USER@HOST/DATABASE#SCHEMA`; the schema is `ramfleet`
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
 
-from pipeline.errors import InputError, last_line
+from pipeline.errors import InputError, StoreAwayError, last_line
 from pipeline.index.backend import Batch, Reader, Writer, package
 from pipeline.index.documents import Found
 from pipeline.index.expression import And, Expression, Has, Not, Or
@@ -227,23 +228,25 @@ class PostgresReader(Reader):
     def find(self, query: Query, limit: int, offset: int) -> tuple[int, list[Found]]:
         """As `Reader.find`."""
         condition = _condition(query.expression)
-        total = int(self._pg.execute(f"SELECT count(*) FROM docs WHERE {condition}").fetchone()[0])
         page = (
             f"SELECT doc, {_rank(query.wanted)} AS rank FROM docs WHERE {condition} "
             f"ORDER BY rank DESC, doc LIMIT {limit} OFFSET {offset}"
         )
-        rows = self._pg.execute(
-            "SELECT image_id, uri, width, height, caption, rank, tag_ids, scores "
-            f"FROM ({page}) AS page JOIN docs USING (doc) ORDER BY rank DESC, doc"
-        ).fetchall()
-        self._pg.rollback()
+        with answering():
+            total = int(self._pg.execute(f"SELECT count(*) FROM docs WHERE {condition}").fetchone()[0])
+            rows = self._pg.execute(
+                "SELECT image_id, uri, width, height, caption, rank, tag_ids, scores "
+                f"FROM ({page}) AS page JOIN docs USING (doc) ORDER BY rank DESC, doc"
+            ).fetchall()
+            self._pg.rollback()
         return total, [Found.of(row[:5], row[5], list(zip(row[6], row[7], strict=True))) for row in rows]
 
     def facets(self, query: Query, tags: int) -> dict[int, int]:
         """As `Reader.facets`."""
         matching = f"SELECT unnest(tag_ids) AS tag FROM docs WHERE {_condition(query.expression)}"
-        rows = self._pg.execute(f"SELECT tag, count(*) FROM ({matching}) AS found GROUP BY tag").fetchall()
-        self._pg.rollback()
+        with answering():
+            rows = self._pg.execute(f"SELECT tag, count(*) FROM ({matching}) AS found GROUP BY tag").fetchall()
+            self._pg.rollback()
         return dict(rows)
 
     def close(self) -> None:
@@ -267,6 +270,15 @@ def connected(address: str) -> tuple[Any, str]:
         raise InputError(
             f"{shown(address)}: cannot be reached: {last_line(error)}; give postgresql://USER@HOST/DATABASE"
         ) from error
+
+
+@contextmanager
+def answering() -> Iterator[None]:
+    """Within, a server that goes away raises StoreAwayError."""
+    try:
+        yield
+    except package("psycopg", "postgres").OperationalError as error:
+        raise StoreAwayError(f"PostgreSQL: {last_line(error)}") from error
 
 
 def shown(address: str) -> str:

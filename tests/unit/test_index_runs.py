@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+import sys
 from pathlib import Path
 
 import pytest
@@ -176,3 +177,37 @@ def test_numbers_out_of_range(tmp_path: Path, options: tuple[str, str]) -> None:
     run_command("index", tmp_path / "run")
     with pytest.raises(RunError, match=rf"{options[0][2:]}={options[1]}: give a number from 0"):
         run_command("search", tmp_path / "run", "*", *options)
+
+
+@pytest.mark.parametrize(
+    ("kind", "module"), [("tantivy", "tantivy"), ("lance", "lance"), ("opensearch", "opensearchpy")]
+)
+def test_a_package_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, module: str) -> None:
+    """One line with what to install."""
+    write_run(LocalStore(tmp_path / "run"), 10, 1)
+    monkeypatch.setitem(sys.modules, module, None)
+    push = ("--push", "http://localhost:9/x") if kind == "opensearch" else ()
+    with pytest.raises(RunError) as caught:
+        run_command("index", tmp_path / "run", "--to", kind, *push)
+    needs = f"an index of the kind {kind} needs the package {module}, which is not installed"
+    assert str(caught.value) == f"{needs}: pip install 'ramfleet[{kind}]'"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ("--to", "postgres"),
+            "--to postgres needs the address of a server: name it with --out postgresql://USER@HOST/",
+        ),
+        (("--to", "postgres", "--out", "x"), "--out x is no address of a server: give postgresql://USER@HOST/DATABASE"),
+        (("--to", "tantivy", "--out", "{0}/run"), "/run is a folder of something else: name a new one, or that of an"),
+        (("--to", "tantivy", "--out", "{0}/run/run.json"), "/run.json is a file: name a folder for --to tantivy"),
+    ],
+)
+def test_places_that_do_not_fit_the_kind(tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
+    """One line each."""
+    write_run(LocalStore(tmp_path / "run"), 10, 1)
+    with pytest.raises(RunError) as caught:
+        run_command("index", tmp_path / "run", *(argument.format(tmp_path) for argument in arguments))
+    assert message in str(caught.value)
