@@ -53,6 +53,7 @@ def index(
     """
     from rich.console import Console
 
+    from pipeline.fetching.redaction import without_credentials
     from pipeline.index.feed import feed
     from pipeline.index.kinds import default_out, open_writer
     from pipeline.index.source import open_source
@@ -69,10 +70,9 @@ def index(
             from pipeline.index.opensearch_index import push as send
 
             send(Path(place), push, writer.ledger)
-    typer.echo(
-        f"{place}: {fed.documents:,} images; {fed.new:,} new, {fed.changed:,} changed, {fed.removed:,} removed"
-        f" ({fed.seen / max(bar.elapsed_s, 1e-9):,.0f} images/s)"
-    )
+    counts = f"{fed.new:,} new, {fed.changed:,} changed, {fed.removed:,} removed"
+    rate = fed.seen / max(bar.elapsed_s, 1e-9)
+    typer.echo(f"{without_credentials(place)}: {fed.documents:,} images; {counts} ({rate:,.0f} images/s)")
 
 
 class _Bar:

@@ -93,7 +93,7 @@ class DuckdbWriter(Writer):
 class DuckdbReader(Reader):
     """Each query is one scan of the table, on all cores."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, state: Path) -> None:
         self._db = _connected(folder, read_only=True)
 
     def find(self, query: Query, limit: int, offset: int) -> tuple[int, list[Found]]:

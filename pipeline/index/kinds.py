@@ -1,5 +1,6 @@
 """The kinds of index by name, and where an index is."""
 
+import importlib
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import InputError, StoreError
+from pipeline.fetching.redaction import redacted
 from pipeline.index.backend import Reader, Writer
 from pipeline.index.feed import check_format
 from pipeline.index.ledger import Ledger, connect
@@ -37,6 +39,11 @@ def open_writer(kind: str, out: str) -> Iterator[Writer]:
         with answering(), closing(_postgres_writer(out)) as writer:
             yield writer
         return
+    if "://" in out:
+        raise InputError(
+            f"--out {redacted(out)}: an index of the kind {kind} is on a local disk: name a file or folder there, "
+            "or another --to"
+        )
     path = Path(out)
     with LocalStore(path.absolute().parent).alone(f"{path.name}.feed"):
         try:
@@ -65,23 +72,13 @@ def _writer(kind: str, path: Path) -> Writer:
         raise InputError(f"--out {path} is a file: name a folder for --to {kind}")
     if path.is_dir() and any(path.iterdir()) and not (path / STATE).is_file():
         raise InputError(f"--out {path} is a folder of something else: name a new one, or that of an index")
-    if kind == "duckdb":
-        from pipeline.index.duckdb_index import DuckdbWriter
-
-        return DuckdbWriter(path, path / STATE)
-    if kind == "tantivy":
-        from pipeline.index.tantivy_index import TantivyWriter
-
-        return TantivyWriter(path, path / STATE)
-    if kind == "lance":
-        from pipeline.index.lance_index import LanceWriter
-
-        return LanceWriter(path, path / STATE)
-    if kind == "opensearch":
-        from pipeline.index.opensearch_index import OpensearchWriter
-
-        return OpensearchWriter(path, path / STATE)
-    raise InputError(f"--to {kind} is no kind of index: give one of {', '.join(KINDS)}")
+    held = _about(path / STATE) if path.is_dir() else None
+    if held is not None and held["kind"] != kind:
+        raise InputError(
+            f"--out {path} is an index of the kind {held['kind']}: give --to {held['kind']}, or another --out"
+        )
+    writer: Writer = _class(kind, "Writer")(path, path / STATE)
+    return writer
 
 
 def open_reader(path: str) -> tuple[Reader, Names, dict[str, Any]]:
@@ -96,39 +93,30 @@ def open_reader(path: str) -> tuple[Reader, Names, dict[str, Any]]:
 
 
 def _open_postgres(address: str) -> tuple[Reader, Names, dict[str, Any]]:
-    from pipeline.index.postgres_index import PostgresReader, shown
+    from pipeline.index.postgres_index import PostgresReader
 
     reader = PostgresReader(address)
     about, names = reader.state()
     if about is None or names is None:
         reader.close()
-        raise InputError(
-            f"{shown(address)} holds no index; `ramfleet index RUN --to postgres --out {shown(address)}` makes one"
-        )
+        place = redacted(address)
+        raise InputError(f"{place} holds no index; `ramfleet index RUN --to postgres --out {place}` makes one")
     check_format(about)
     return reader, Names.from_dict(names), about
 
 
 def _reader(kind: str, path: Path) -> Reader:
-    if kind == "duckdb":
-        from pipeline.index.duckdb_index import DuckdbReader
+    if kind == "sqlite":
+        from pipeline.index.sqlite_index import SqliteReader
 
-        return DuckdbReader(path)
-    if kind == "tantivy":
-        from pipeline.index.tantivy_index import TantivyReader
+        return SqliteReader(path)
+    reader: Reader = _class(kind, "Reader")(path, path / STATE)
+    return reader
 
-        return TantivyReader(path)
-    if kind == "lance":
-        from pipeline.index.lance_index import LanceReader
 
-        return LanceReader(path)
-    if kind == "opensearch":
-        from pipeline.index.opensearch_index import OpensearchReader
-
-        return OpensearchReader(path, path / STATE)
-    from pipeline.index.sqlite_index import SqliteReader
-
-    return SqliteReader(path)
+def _class(kind: str, what: str) -> Any:
+    """The Writer or Reader of a kind that is a folder; both are made of the folder and the file of its ledger."""
+    return getattr(importlib.import_module(f"pipeline.index.{kind}_index"), f"{kind.capitalize()}{what}")
 
 
 def _located(name: str) -> tuple[str, Path]:
@@ -149,13 +137,20 @@ def _located(name: str) -> tuple[str, Path]:
 
 
 def _state(file: Path) -> tuple[dict[str, Any], Names]:
+    about = _about(file)
+    if about is None:
+        raise InputError(f"{file} is an index that was never fed: run `ramfleet index` again")
+    check_format(about)
     connection = connect(file, write=False)
-    try:
-        ledger = Ledger(connection)
-        about = ledger.get("index")
-        if about is None:
-            raise InputError(f"{file} is an index that was never fed: run `ramfleet index` again")
-        check_format(about)
-        return about, Names.from_dict(ledger.get("names"))
-    finally:
-        connection.close()
+    with closing(connection):
+        return about, Names.from_dict(Ledger(connection).get("names"))
+
+
+def _about(file: Path) -> dict[str, Any] | None:
+    """What an index says of itself; None if there is none, or it was never fed."""
+    if not file.is_file():
+        return None
+    with closing(connect(file, write=False)) as connection:
+        has_ledger = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone()
+        about: dict[str, Any] | None = Ledger(connection).get("index") if has_ledger else None
+        return about

@@ -115,7 +115,7 @@ class LanceWriter(Writer):
 class LanceReader(Reader):
     """The index finds the documents; their ranks are summed up here."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, state: Path) -> None:
         self._dataset = package("lance", "lance").dataset(str(folder / _DATA))
 
     def find(self, query: Query, limit: int, offset: int) -> tuple[int, list[Found]]:

@@ -18,6 +18,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from pipeline.errors import InputError, StoreAwayError, last_line
+from pipeline.fetching.redaction import redacted
 from pipeline.index.backend import Batch, Reader, Writer, package
 from pipeline.index.codes import above, bits, codes, has, level
 from pipeline.index.documents import Found
@@ -157,7 +158,7 @@ def push(folder: Path, address: str, ledger: Ledger) -> int:
     """
     client, index = _connected(address)
     exceptions = package("opensearchpy", "opensearch").exceptions
-    place = _without_credentials(address)
+    place = redacted(address)
     held = ledger.get("server") or {}
     sent = held["sent"] if held.get("address") == place else ""
     number = 0
@@ -202,7 +203,7 @@ def _connected(address: str) -> tuple[Any, str]:
     parts = urlsplit(address)
     index = parts.path.strip("/")
     if parts.scheme not in ("http", "https") or not parts.hostname or not index or "/" in index:
-        raise InputError(f"--push {_without_credentials(address)}: give http(s)://HOST:PORT/INDEX")
+        raise InputError(f"--push {redacted(address)}: give http(s)://HOST:PORT/INDEX")
     user = unquote(parts.username or "") or os.environ.get("OPENSEARCH_USERNAME")
     password = unquote(parts.password or "") or os.environ.get("OPENSEARCH_PASSWORD")
     client = opensearch.OpenSearch(
@@ -213,11 +214,6 @@ def _connected(address: str) -> tuple[Any, str]:
         retry_on_timeout=True,
     )
     return client, index
-
-
-def _without_credentials(address: str) -> str:
-    parts = urlsplit(address)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
 class OpensearchReader(Reader):

@@ -12,11 +12,11 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
-from urllib.parse import urlsplit
 
 import numpy as np
 
 from pipeline.errors import InputError, StoreAwayError, last_line
+from pipeline.fetching.redaction import redacted
 from pipeline.index.backend import Batch, Reader, Writer, package
 from pipeline.index.documents import Found
 from pipeline.index.expression import And, Expression, Has, Not, Or
@@ -260,7 +260,7 @@ def connected(address: str) -> tuple[Any, str]:
     url, _, schema = address.partition("#")
     schema = schema or _DEFAULT_SCHEMA
     if not _SCHEMA_NAME.fullmatch(schema):
-        raise InputError(f"{shown(address)}: #{schema} is no schema: give small letters, digits and _")
+        raise InputError(f"{redacted(address)}: #{schema} is no schema: give small letters, digits and _")
     try:
         connection = psycopg.connect(url)
         # One round trip after the other, each with its own plan: kept plans do not know which tags are rare.
@@ -268,7 +268,7 @@ def connected(address: str) -> tuple[Any, str]:
         return connection, schema
     except psycopg.Error as error:
         raise InputError(
-            f"{shown(address)}: cannot be reached: {last_line(error)}; give postgresql://USER@HOST/DATABASE"
+            f"{redacted(address)}: cannot be reached: {last_line(error)}; give postgresql://USER@HOST/DATABASE"
         ) from error
 
 
@@ -279,13 +279,6 @@ def answering() -> Iterator[None]:
         yield
     except package("psycopg", "postgres").OperationalError as error:
         raise StoreAwayError(f"PostgreSQL: {last_line(error)}") from error
-
-
-def shown(address: str) -> str:
-    """An address without its password."""
-    parts = urlsplit(address)
-    host = parts.netloc.rpartition("@")[2]
-    return parts._replace(netloc=f"{parts.username}@{host}" if parts.username else host, query="").geturl()
 
 
 def copy_rows(connection: Any, table: str, rows: Iterable[tuple[Any, ...]]) -> None:

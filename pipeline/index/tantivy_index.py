@@ -86,7 +86,7 @@ class TantivyWriter(Writer):
 class TantivyReader(Reader):
     """Sums of constant scores make the rank: whole numbers, exact in float32 up to 16,000 tags."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, state: Path) -> None:
         tantivy = package("tantivy", "tantivy")
         self._schema = _schema(tantivy)
         self._searcher = tantivy.Index(self._schema, path=str(folder / _DATA)).searcher()

@@ -4,6 +4,7 @@ import json
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from index_contract import (  # noqa: F401 - tests
@@ -15,10 +16,14 @@ from index_contract import (  # noqa: F401 - tests
 )
 from indexes import LOCAL_KINDS, MadeIndex, NewIndex, needs_package, source
 from opensearch_standin import Indices, serve
+from synthetic_run import write_run
+from typer.testing import CliRunner
 
+from jobs.main import app
 from pipeline.errors import InputError
 from pipeline.index.ledger import Ledger, connect
 from pipeline.index.opensearch_index import bulk_files, identity, push
+from pipeline.stores.local_store import LocalStore
 
 pytestmark = pytest.mark.integration
 
@@ -111,3 +116,39 @@ def test_wrong_addresses(address: str, message: str, tmp_path: Path) -> None:
         push(tmp_path, address, Ledger(database))
     database.close()
     assert str(caught.value) == message
+
+
+def test_a_postgres_index_by_its_address(postgres_server: str, tmp_path: Path) -> None:
+    """The command line takes an address with a password, and does not show it; without an index it says so."""
+    needs_package("postgres")
+    write_run(LocalStore(tmp_path / "run"), 100, 1)
+    address = f"{postgres_server}#photos"
+    said = CliRunner().invoke(app, ["index", str(tmp_path / "run"), "--to", "postgres", "--out", address])
+    assert said.exit_code == 0, said.output
+    password = urlsplit(postgres_server).password
+    assert ": 100 images; 100 new" in said.stdout
+    assert said.stdout.startswith("postgresql://127.0.0.1")
+    assert password is not None
+    assert password not in said.stdout
+    found = CliRunner().invoke(app, ["search", address, "tag_3", "--json"])
+    assert json.loads(found.stdout)["total"] > 0
+    for wrong, message in (("#none", "holds no index"), ("#No", "is no schema: give small letters, digits and _")):
+        failed = CliRunner().invoke(app, ["search", f"{postgres_server}{wrong}", "dog"])
+        assert isinstance(failed.exception, InputError)
+        assert message in str(failed.exception)
+        assert password not in str(failed.exception)
+    nowhere = f"postgresql://user:{password}@127.0.0.1:9/db"
+    failed = CliRunner().invoke(app, ["search", nowhere, "dog"])
+    assert isinstance(failed.exception, InputError)
+    assert "cannot be reached" in str(failed.exception)
+
+
+def test_an_index_of_another_kind_is_left_alone(tmp_path: Path) -> None:
+    """A folder is fed as what it is, or not at all."""
+    needs_package("duckdb")
+    made = MadeIndex("duckdb", str(tmp_path / "index"))
+    made.feed(source(tmp_path, [{"a": {0: 900}}]))
+    before = sorted(path.name for path in (tmp_path / "index").iterdir())
+    with pytest.raises(InputError, match="is an index of the kind duckdb: give --to duckdb, or another --out"):
+        MadeIndex("opensearch", made.out).feed(source(tmp_path, [{"a": {0: 900}}]))
+    assert sorted(path.name for path in (tmp_path / "index").iterdir()) == before

@@ -202,6 +202,10 @@ def test_a_package_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyP
         ),
         (("--to", "postgres", "--out", "x"), "--out x is no address of a server: give postgresql://USER@HOST/DATABASE"),
         (("--to", "tantivy", "--out", "{0}/run"), "/run is a folder of something else: name a new one, or that of an"),
+        (
+            ("--out", "postgresql://u:secret@h/d"),
+            "--out postgresql://h/d: an index of the kind sqlite is on a local",
+        ),
         (("--to", "tantivy", "--out", "{0}/run/run.json"), "/run.json is a file: name a folder for --to tantivy"),
     ],
 )
