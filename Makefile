@@ -61,6 +61,7 @@ bench: $(STAMP)  ## figures of this machine
 	$(BIN)/python -m tests.bench.run
 	$(BIN)/python -m tests.bench.balance
 	$(BIN)/python -m tests.bench.simulator
+	$(BIN)/python -m tests.bench.search
 
 chaos: $(STAMP)  ## long seeds of the killing tests
 	RAMFLEET_CHAOS_ROUNDS=$${ROUNDS:-20} $(BIN)/python -m pytest tests/integration/test_kills.py \

@@ -53,9 +53,11 @@ def index(
     """
     from rich.console import Console
 
+    from pipeline.errors import StoppedError
     from pipeline.fetching.redaction import without_credentials
     from pipeline.index.feed import feed
     from pipeline.index.kinds import default_out, open_writer
+    from pipeline.index.opensearch_index import push as send
     from pipeline.index.source import open_source
     from pipeline.stores.opening import open_store
 
@@ -64,12 +66,13 @@ def index(
     source = open_source(open_store(run))
     place = out or default_out(run, to.value)
     console = Console(stderr=True, soft_wrap=True)
-    with open_writer(to.value, place) as writer, _Bar(console) as bar:
-        fed = feed(source, writer, to.value, synonyms, hierarchy, replace, bar.show)
-        if push is not None:
-            from pipeline.index.opensearch_index import push as send
-
-            send(Path(place), push, writer.ledger)
+    try:
+        with open_writer(to.value, place) as writer, _Bar(console) as bar:
+            fed = feed(source, writer, to.value, synonyms, hierarchy, replace, bar.show)
+            if push is not None:
+                send(Path(place), push, writer.ledger)
+    except KeyboardInterrupt:
+        raise StoppedError("interrupted; run the same command again to go on") from None
     counts = f"{fed.new:,} new, {fed.changed:,} changed, {fed.removed:,} removed"
     rate = fed.seen / max(bar.elapsed_s, 1e-9)
     typer.echo(f"{without_credentials(place)}: {fed.documents:,} images; {counts} ({rate:,.0f} images/s)")

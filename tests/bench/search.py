@@ -18,6 +18,7 @@ import pipeline.index
 from pipeline.index import Index
 from pipeline.index.feed import feed
 from pipeline.index.kinds import KINDS, SERVERS, open_writer
+from pipeline.index.search import MOST_HITS
 from pipeline.index.source import open_source
 from pipeline.stores.local_store import LocalStore
 from ramcore.vocabulary import Vocabulary
@@ -82,10 +83,10 @@ def _answers(kind: str, index: Index) -> Iterator[Figure]:
 def _pairs(index: Index) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]]]:
     """Pairs of tags that some image has both of: the two rarest of an image, and any two of it."""
     draw = np.random.default_rng(5)
-    total = index.search("*", limit=0).total
+    images = index.search("*", MOST_HITS).hits
     rare, frequent = [], []
-    for place in draw.integers(0, min(total, 9_000), QUERIES):
-        tags = [tag.tag for hit in index.search("*", 1, int(place)).hits for tag in hit.tags]
+    for place in draw.integers(0, len(images), QUERIES).tolist():
+        tags = [tag.tag for tag in images[place].tags]
         if len(tags) > 1:
             rare.append(tuple(sorted(tags, key=lambda tag: int(tag.split()[1]))[-2:]))
             frequent.append(tuple(str(tag) for tag in draw.choice(tags, 2, replace=False)))
