@@ -118,7 +118,7 @@ class SqliteReader(Reader):
                 [*values, limit, offset],
             ).fetchall()
             if rows:
-                return rows[0][1], [self._found(doc, rank) for doc, _, rank in rows]
+                return rows[0][1], self._page([(doc, rank) for doc, _, rank in rows])
             return int(self._db.execute(f"SELECT count(*) FROM ({matching})", values).fetchone()[0]), []
 
     @contextmanager
@@ -144,11 +144,13 @@ class SqliteReader(Reader):
         """As `Reader.close`."""
         self._db.close()
 
-    def _found(self, doc: int, rank: int) -> Found:
-        *shown, tags = self._db.execute(
-            "SELECT image_id, uri, width, height, caption, tags FROM docs WHERE doc = ?", (doc,)
-        ).fetchone()
-        return Found.of(shown, rank, unpack(tags))
+    def _page(self, ranked: list[tuple[int, int]]) -> list[Found]:
+        """The documents of these (doc, rank), in this order."""
+        listed = ",".join(str(doc) for doc, _ in ranked)
+        columns = "doc, image_id, uri, width, height, caption, tags"
+        rows = self._db.execute(f"SELECT {columns} FROM docs WHERE doc IN ({listed})")
+        by_doc = {doc: (shown, tags) for doc, *shown, tags in rows}
+        return [Found.of(by_doc[doc][0], rank, unpack(by_doc[doc][1])) for doc, rank in ranked]
 
 
 def _words(tags: list[int], starts: list[int]) -> Iterable[str]:
