@@ -60,7 +60,7 @@ class DuckdbWriter(Writer):
     def write(self, batch: Batch) -> None:
         """As `Writer.write`."""
         self._delete(batch.docs[batch.replaces].tolist())
-        self._db.register("given", documents_table(batch))
+        self._db.register("given", _table(batch))
         self._db.execute(f"INSERT INTO docs SELECT doc, {_COLUMNS}, tags, scores FROM given")
         self._db.unregister("given")
 
@@ -127,7 +127,7 @@ def _connected(folder: Path, read_only: bool) -> Any:
         raise StoreError(f"{folder}: {said}; wait until no other process feeds or reads it") from error
 
 
-def documents_table(batch: Batch) -> pa.Table:
+def _table(batch: Batch) -> pa.Table:
     """A batch as Arrow: doc, image_id, uri, width, height, caption, and lists of tags and scores."""
     documents = batch.documents
     starts = pa.array(documents.starts.astype(np.int32))

@@ -1,6 +1,5 @@
 """A query as back ends see it: tag ids, and, or, not. What a name means has been settled before."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -119,14 +118,3 @@ def _flat(expression: And | Or) -> Expression:
 
 EVERYTHING: Expression = Everything()
 NOTHING: Expression = Not(Everything())
-
-
-def holds(expression: Expression, tags: Sequence[tuple[int, int]]) -> bool:
-    """Whether a document of these (tag, thousandths) is meant: the definition that every back end has to keep."""
-    if isinstance(expression, Has):
-        return any(tag in expression.ids and score >= expression.at_least for tag, score in tags)
-    if isinstance(expression, Not):
-        return not holds(expression.part, tags)
-    if isinstance(expression, And):
-        return all(holds(part, tags) for part in expression.parts)
-    return isinstance(expression, Everything) or any(holds(part, tags) for part in expression.parts)

@@ -177,7 +177,10 @@ class PostgresWriter(Writer):
         doc_of = np.repeat(batch.docs, documents.counts)
         order = np.lexsort((doc_of, documents.tags))
         columns = (documents.tags[order].tolist(), doc_of[order].tolist(), documents.scores[order].tolist())
-        copy_rows(self._pg, "postings", zip(*columns, strict=True))
+        # Numbers need no quoting, and are too many to be adapted one by one.
+        text = "".join(f"{tag}\t{doc}\t{score}\n" for tag, doc, score in zip(*columns, strict=True))
+        with self._pg.cursor() as cursor, cursor.copy("COPY postings FROM STDIN") as copy:
+            copy.write(text)
 
     def _columns(self, batch: Batch) -> tuple[Any, ...]:
         return self._names[batch.documents.tags], batch.documents.tags, batch.documents.scores

@@ -11,10 +11,12 @@ from synthetic_run import write_run
 from typer.testing import CliRunner
 
 import pipeline.index
+from jobs.index import Kind
 from jobs.main import app
 from pipeline.chunks import commit_chunk
 from pipeline.errors import RunError
 from pipeline.finalize import finalize
+from pipeline.index.kinds import KINDS
 from pipeline.model_record import vocabulary_name, vocabulary_table
 from pipeline.plan import Plan
 from pipeline.stores.local_store import LocalStore
@@ -215,3 +217,25 @@ def test_places_that_do_not_fit_the_kind(tmp_path: Path, arguments: tuple[str, .
     with pytest.raises(RunError) as caught:
         run_command("index", tmp_path / "run", *(argument.format(tmp_path) for argument in arguments))
     assert message in str(caught.value)
+
+
+def test_names_that_were_given_stay(tmp_path: Path, tiny_bundle: Path) -> None:
+    """Synonyms and hierarchy are found by, without the images being read again, until other files are given."""
+    store, names, tree = LocalStore(tmp_path / "run"), tmp_path / "names.csv", tmp_path / "tree.csv"
+    commit_all(store, planned(store, tiny_bundle, IDS))
+    names.write_text("name,tag\nhound,dog\n")
+    tree.write_text("tag,parent\nhound,animal\ncat,animal\n")
+    run_command("index", tmp_path / "run")
+    assert "0 new, 0 changed" in run_command("index", tmp_path / "run", "--synonyms", names, "--hierarchy", tree)
+    for again in (False, True):
+        if again:
+            run_command("index", tmp_path / "run")
+        assert found(tmp_path / "run", "animal -cat") == found(tmp_path / "run", "hound") == IDS
+    names.write_text("name,tag\nhound,cat\n")
+    run_command("index", tmp_path / "run", "--synonyms", names)
+    assert found(tmp_path / "run", "hound") == []
+
+
+def test_the_command_knows_every_kind() -> None:
+    """The choices of --to are the kinds there are."""
+    assert tuple(Kind) == KINDS

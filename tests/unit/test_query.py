@@ -19,7 +19,6 @@ from pipeline.index.expression import (
     Not,
     Or,
     has_scores,
-    holds,
     simplified,
     without_scores,
 )
@@ -112,6 +111,17 @@ def expressions() -> st.SearchStrategy[Expression]:
         ),
         max_leaves=8,
     )
+
+
+def holds(expression: Expression, tags: list[tuple[int, int]]) -> bool:
+    """Whether a document of these (tag, thousandths) is meant."""
+    if isinstance(expression, Has):
+        return any(tag in expression.ids and score >= expression.at_least for tag, score in tags)
+    if isinstance(expression, Not):
+        return not holds(expression.part, tags)
+    if isinstance(expression, And):
+        return all(holds(part, tags) for part in expression.parts)
+    return isinstance(expression, Everything) or any(holds(part, tags) for part in expression.parts)
 
 
 @given(expressions(), st.dictionaries(st.integers(0, 3), st.sampled_from((499, 500, 900))))
