@@ -22,9 +22,10 @@ $(STAMP): pyproject.toml
 
 install: $(STAMP)  ## make .venv and install the project into it
 
-services:  ## install what tests need beside packages (a Ceph gateway for S3, Chromium), as root
+services:  ## install what tests need beside packages (a Ceph gateway for S3, Chromium, PostgreSQL), as root
 	infra/services/ceph.sh install
 	infra/services/chromium.sh install
+	infra/services/postgres.sh install
 
 demo: $(STAMP)  ## tag the pictures that come with the project
 	@$(BIN)/ramfleet tag ramcore/demo/pictures --out $(DEMO_RUN)
@@ -60,6 +61,7 @@ bench: $(STAMP)  ## figures of this machine
 	$(BIN)/python -m tests.bench.run
 	$(BIN)/python -m tests.bench.balance
 	$(BIN)/python -m tests.bench.simulator
+	$(BIN)/python -m tests.bench.search
 
 chaos: $(STAMP)  ## long seeds of the killing tests
 	RAMFLEET_CHAOS_ROUNDS=$${ROUNDS:-20} $(BIN)/python -m pytest tests/integration/test_kills.py \

@@ -12,11 +12,13 @@ import jobs.clean
 import jobs.compare
 import jobs.finalize
 import jobs.fleet
+import jobs.index
 import jobs.look
 import jobs.model
 import jobs.quote
 import jobs.report
 import jobs.retry
+import jobs.search
 import jobs.status
 import jobs.tag
 import jobs.threshold
@@ -42,6 +44,9 @@ app.command("calibrate")(jobs.calibrate.calibrate)
 app.command("report")(jobs.report.report)
 app.command("compare")(jobs.compare.compare)
 app.command("quote")(jobs.quote.quote)
+app.command("index")(jobs.index.index)
+# A query may begin with what it excludes: -person.
+app.command("search", context_settings={"ignore_unknown_options": True})(jobs.search.search)
 app.command("threshold")(jobs.threshold.threshold)
 app.command("train")(jobs.train.train)
 app.add_typer(jobs.model.app, name="model")

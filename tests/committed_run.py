@@ -29,16 +29,18 @@ def plan_run(
     ids: Sequence[str],
     chunk_rows: int = 4,
     versions: Mapping[str, str | None] | None = None,
+    base_hash: str | None = None,
     **options: object,
 ) -> Plan:
-    """A planned run of images at /pictures/ID; versions: by id, "1" where not given."""
+    """A planned run of images at /pictures/ID; versions: by id, "1" where not given; base_hash: of the plan
+    of its base."""
     known = {} if versions is None else versions
     columns = {"image_id": list(ids), "uri": [f"/pictures/{image_id}" for image_id in ids]}
     columns["version"] = [known.get(image_id, "1") for image_id in ids]
     record_model(store, bundle, HASH)
     schema = pa.schema([(name, pa.string()) for name in columns])
     rows = with_versions(iter([pa.RecordBatch.from_pydict(columns, schema=schema)]), look=False)
-    return make_plan(rows, store, chunk_rows, None, {**PINNED, "base.plan_hash": None}, **options)
+    return make_plan(rows, store, chunk_rows, None, {**PINNED, "base.plan_hash": base_hash}, **options)
 
 
 def tagged_rows(plan: Plan, rows: pa.Table, rejects: Mapping[str, str], tag: int = 0) -> pa.Table:

@@ -22,6 +22,14 @@ def s3_server(tmp_path_factory):
     yield from serve(tmp_path_factory.mktemp("ceph") / "server")
 
 
+@pytest.fixture(scope="session")
+def postgres_server(tmp_path_factory):
+    """Address of a real PostgreSQL of its own, see postgresserver.py."""
+    from postgresserver import serve
+
+    yield from serve(tmp_path_factory.mktemp("postgres") / "server")
+
+
 @pytest.fixture
 def s3_run(s3_server, monkeypatch):
     """A URL for a run in a bucket of its own, with address and keys in the environment."""
