@@ -3,6 +3,7 @@
 import random
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from pipeline.stores.local_store import LocalStore
 pytestmark = pytest.mark.integration
 
 IMAGES = 4_000
+MOST_KILLS = 6
 QUERIES = ("*", "tag_3 OR tag_1", "-tag_5 score:0.8", "tag_1*")
 # Small steps, so that kills fall between and into many of them.
 COMMAND = "import pipeline.index.feed as f; f.COMMIT_ROWS = 200; from jobs.main import main; main()"
@@ -40,21 +42,23 @@ def test_killed_again_and_again(kind: str, tmp_path: Path) -> None:
         write_run(LocalStore(tmp_path / name), images, 1)
     killed, whole = tmp_path / f"killed.{kind}", tmp_path / f"whole.{kind}"
     command = [sys.executable, "-c", COMMAND, "index", "--to", kind, "--replace"]
+    started = time.monotonic()
     subprocess.run([*command, tmp_path / "new", "--out", whole], check=True, capture_output=True)
+    undisturbed_s = time.monotonic() - started
     subprocess.run([*command, tmp_path / "old", "--out", killed], check=True, capture_output=True)
     draw, kills = random.Random(kind), 0
-    patience_s = 1.0
     while True:
         process = subprocess.Popen([*command, tmp_path / "new", "--out", killed], stderr=subprocess.PIPE)
+        # What was fed before a kill is not fed again, so that the next one has to come earlier.
+        patience_s = undisturbed_s * draw.uniform(0.5, 0.9) * 0.9**kills if kills < MOST_KILLS else None
         try:
-            _, said = process.communicate(timeout=draw.uniform(0.3, patience_s))
+            _, said = process.communicate(timeout=patience_s)
         except subprocess.TimeoutExpired:
             process.kill()
             process.communicate()
             kills += 1
-            patience_s *= 1.2
             continue
         assert process.returncode == 0, said
         break
-    assert kills > 2
+    assert kills >= 2
     assert contents(killed) == contents(whole)
