@@ -89,7 +89,7 @@ def decode(data: bytes, size: int, mode: str = "exact", max_pixels: int = MAX_PI
             exact. Grey of 16 bits is scaled to 8. JPEGs that simplejpeg refuses (CMYK, odd sampling, warnings
             of the decoder) are decoded by Pillow, so fast and exact reject the same files.
         draft: as fast, but large JPEGs are decoded at half their size or less, never under twice the target; up
-            to 25 grey levels from exact.
+            to 25 grey levels from exact in photographs, more at sharp edges.
     max_pixels: more than so many are refused after reading the header. For GIF and WebP, Pillow's own limit
         (MAX_PIXELS) stays in force too.
 
@@ -199,10 +199,10 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 def _resize(pixels: Pixels, size: int) -> Pixels:
     """Antialiased bilinear resize of uint8 [height, width, 3] to [size, size, 3]."""
-    import torch  # here, as it takes a second and half a gigabyte, which planning and exact decoding need not pay
-
     if pixels.shape[:2] == (size, size):
         return pixels.copy()
+    import torch  # here, as it takes a second and half a gigabyte, which planning and exact decoding need not pay
+
     image = torch.from_numpy(pixels).permute(2, 0, 1).unsqueeze(0)  # a view; torch resizes channels-last as it is
     resized = torch.nn.functional.interpolate(image, (size, size), mode="bilinear", antialias=True)
     result: Pixels = resized[0].permute(1, 2, 0).contiguous().numpy()

@@ -270,7 +270,7 @@ class PendingScores:
         self._tagger, self._encoded = tagger, encoded
         # Into memory that the card can write to by itself; for the event, see `scores`.
         self._logits = logits.to("cpu", non_blocking=logits.is_cuda)
-        self._done = torch.cuda.Event() if logits.is_cuda else None  # type: ignore[no-untyped-call]
+        self._done = torch.cuda.Event(blocking=True) if logits.is_cuda else None  # type: ignore[no-untyped-call]
         if self._done is not None:
             self._done.record(torch.cuda.current_stream(logits.device))
 

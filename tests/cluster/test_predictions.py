@@ -101,6 +101,8 @@ def learned(
     leases, commits = events_of(folder / "warm", "lease"), events_of(folder / "warm", "commit")
     elapsed = float(read_ledger(open_store(folder / "warm")).run.elapsed_s)
     beside = elapsed - (commits[-1]["at"] - leases[0]["at"])
+    # A quote's nodes all start up; those that the run finds here did so before. What they did not take is not added.
+    startup_s = min(startup_s, beside - load_s)
     return Learned(startup_s, load_s, beside - load_s - startup_s)
 
 

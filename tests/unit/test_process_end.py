@@ -35,6 +35,13 @@ def test_threads_of_arrow_do_not_abort_an_ending_command(argument: str, code: in
         assert (done.returncode, said in done.stdout + done.stderr) == (code, True), done.stderr
 
 
+def test_what_was_printed_last_is_not_lost() -> None:
+    """Of text that nobody flushed, into a pipe: all of it comes out before the process ends."""
+    program = "import sys, jobs.main\njobs.main.app = lambda: sys.stdout.write('the last line')\njobs.main.main()"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout == "the last line"
+
+
 def test_an_error_that_nobody_foresaw_is_exit_1_with_its_traceback() -> None:
     """Nothing of it is hidden by the process's end."""
     program = "import jobs.main\njobs.main.app = lambda: 1 / 0\njobs.main.main()"

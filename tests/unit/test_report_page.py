@@ -33,6 +33,8 @@ from ramcore.vocabulary import Vocabulary
 
 NO_PICTURES = Options(pictures=0)
 ONE_TYPE = (Cards("t4", "T4", 1, 10.0, Decimal("0.5"), 8 << 30),)
+TWO_CHARTS = ("Images per second of one busy card", r"Images for \$1")
+BY_MONEY = ["rtx2080", "rtx3090-spot", "a100"]
 SECTIONS = ("next", "cost", "throughput", "time", "cards", "rejects", "tags", "pictures", "config")
 
 
@@ -117,6 +119,15 @@ def test_a_run_of_one_tagged_image_has_its_charts(store: LocalStore) -> None:
     for name in ("Images per second of one busy card. t4 ", "Images for $1. t4 ", "Where time goes. t4: busy "):
         assert f'aria-label="{name}' in text
     assert text.count('<svg class="chart wide"') == text.count('<svg class="chart narrow"') == 7
+
+
+def test_the_best_node_type_is_the_first_bar(store: LocalStore) -> None:
+    """By rate and by money, which order the types differently; the one without a price has no bar of money."""
+    write_run(store, 40_000, 2_000)
+    text = render(make_report(FinishedRun(store), NO_PICTURES))
+    labels = {name: re.search(rf'aria-label="{name}\. ([^"]*)"', text) for name in TWO_CHARTS}
+    found = {name: [bar.split()[0] for bar in label[1].split("; ")] for name, label in labels.items() if label}
+    assert found == dict(zip(TWO_CHARTS, (["a100", "rtx3090-spot", "rtx2080", "t4-spot"], BY_MONEY), strict=True))
 
 
 def test_no_price_is_said_and_no_chart_is_empty(store: LocalStore) -> None:

@@ -19,3 +19,10 @@ def test_help_does_not_wait_for_heavy_modules(arguments: list[str]) -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "heavy: []"
+
+
+def test_a_run_is_driven_without_torch() -> None:
+    """It takes half a gigabyte and a second; only what decodes and tags needs it."""
+    program = "import sys, pipeline.tag\nprint([name for name in ('torch', 'timm', 'ray') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.splitlines()[-1] == "['ray']"
