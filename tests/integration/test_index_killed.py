@@ -34,6 +34,19 @@ def contents(index: Path) -> list[tuple[object, ...]]:
     return found
 
 
+def fed_in_time(command: list[str | Path], patience_s: float | None) -> bool:
+    """Whether the command ended by itself, as it should; else it is killed."""
+    with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
+        try:
+            _, said = process.communicate(timeout=patience_s)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+            return False
+    assert process.returncode == 0, said
+    return True
+
+
 @pytest.mark.parametrize("kind", LOCAL_KINDS)
 def test_killed_again_and_again(kind: str, tmp_path: Path) -> None:
     """An index whose feed was killed many times, over two runs, equals one that was made in one go."""
@@ -46,19 +59,13 @@ def test_killed_again_and_again(kind: str, tmp_path: Path) -> None:
     subprocess.run([*command, tmp_path / "new", "--out", whole], check=True, capture_output=True)
     undisturbed_s = time.monotonic() - started
     subprocess.run([*command, tmp_path / "old", "--out", killed], check=True, capture_output=True)
-    draw, kills = random.Random(kind), 0
-    while True:
-        process = subprocess.Popen([*command, tmp_path / "new", "--out", killed], stderr=subprocess.PIPE)
+    draw, kills, patience_s = random.Random(kind), 0, undisturbed_s
+    while kills < MOST_KILLS:
         # What was fed before a kill is not fed again, so that the next one has to come earlier.
-        patience_s = undisturbed_s * draw.uniform(0.5, 0.9) * 0.9**kills if kills < MOST_KILLS else None
-        try:
-            _, said = process.communicate(timeout=patience_s)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.communicate()
+        patience_s *= 0.9
+        if fed_in_time([*command, tmp_path / "new", "--out", killed], patience_s * draw.uniform(0.5, 1)):
+            subprocess.run([*command, tmp_path / "old", "--out", killed], check=True, capture_output=True)
+        else:
             kills += 1
-            continue
-        assert process.returncode == 0, said
-        break
-    assert kills >= 2
+    assert fed_in_time([*command, tmp_path / "new", "--out", killed], None)
     assert contents(killed) == contents(whole)
