@@ -19,11 +19,14 @@ from pipeline.cards.profiles import load_profiles
 from pipeline.costs.price_files import load_prices
 from pipeline.errors import ConfigError
 from pipeline.quoting.answer import Wish
-from pipeline.quoting.emit import fleet_yaml, kuberay_yaml, ray_up_yaml
+from pipeline.quoting.emit import fleet_yaml
 from pipeline.quoting.fleet_file import FleetFile, NodeOffer, parse_fleet
+from pipeline.quoting.groups import plan_of_quote
+from pipeline.quoting.kuberay import PodChoices, raycluster_yaml
 from pipeline.quoting.measured_run import MeasuredCard
 from pipeline.quoting.mix import evaluate
 from pipeline.quoting.quote import InfeasibleError, make_quote, predict
+from pipeline.quoting.ray_up import ray_up_yaml
 from pipeline.quoting.rentals import Market, drawn_factors, kind_of, open_market, plans_of
 from pipeline.quoting.simulate import Job, simulate
 from pipeline.quoting.words import quote_document
@@ -205,7 +208,7 @@ def test_what_is_free_is_taken_first(tmp_path: Path) -> None:
 def test_the_cluster_file_is_one_that_ray_up_takes(cloud: Market) -> None:
     """By Ray's own schema, with a node type for each kind, spot where it is spot, and labels for the ledger."""
     quote = make_quote(Wish(JOB.images, 0.5 * HOUR, runs=1), cloud, JOB)
-    tree = yaml.safe_load(ray_up_yaml(quote))
+    tree = yaml.safe_load(ray_up_yaml(plan_of_quote(quote)))
     schema = Path(os.path.dirname(ray.__file__), "autoscaler", "ray-schema.json")
     jsonschema.validate(tree, json.loads(schema.read_text()))
     assert tree["provider"] == {"type": "aws", "region": "us-east-1"}
@@ -219,13 +222,13 @@ def test_a_card_without_an_instance_type_cannot_be_rented_by_ray_up(consumer: Ma
     """It says which, and what to do."""
     quote = make_quote(Wish(JOB.images, HOUR, runs=1), consumer, JOB)
     with pytest.raises(ConfigError, match=r"emit=ray-up: GeForce-RTX-.*: no instance_type.*use --emit kuberay"):
-        ray_up_yaml(quote)
+        ray_up_yaml(plan_of_quote(quote))
 
 
 def test_worker_groups_of_kuberay_are_one_for_each_kind(cloud: Market) -> None:
     """With cards, labels, where to run, and tolerations of spot nodes for spot nodes only."""
     quote = make_quote(Wish(1_000_000, 0.45 * HOUR, runs=1), cloud, Job(1_000_000))
-    tree = yaml.safe_load(kuberay_yaml(quote))
+    tree = yaml.safe_load(raycluster_yaml(plan_of_quote(quote), PodChoices()))
     groups = {group["groupName"]: group for group in tree["spec"]["workerGroupSpecs"]}
     assert {name: group["replicas"] for name, group in groups.items()} == {
         line.rental.name.replace(".", "-"): line.nodes for line in quote.lines if line.nodes
