@@ -7,7 +7,7 @@ DEMO_RUN ?= demo-run
 OLDEST ?= .venv-oldest
 
 .DEFAULT_GOAL := help
-.PHONY: help install services demo test unit oldest check lint format bench chaos clean
+.PHONY: help install services demo test unit oldest check lint format infra bench chaos clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -50,12 +50,21 @@ lint: $(STAMP)  ## style, types, import rules
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/yamllint --strict infra
+	$(BIN)/hadolint infra/docker/Dockerfile
 
 check: lint test  ## lint and test
 
 format: $(STAMP)  ## format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+infra: $(STAMP)  ## generate infra/kuberay and infra/ray-up from infra/fleets
+	$(BIN)/ramfleet quote --fleet infra/fleets/kubernetes.yaml --emit kuberay --to infra/kuberay/raycluster.yaml
+	$(BIN)/ramfleet quote --fleet infra/fleets/kubernetes.yaml --emit kuberay-job --to infra/kuberay/rayjob.yaml
+	$(BIN)/ramfleet quote --fleet infra/fleets/aws.yaml --emit ray-up --to infra/ray-up/aws.yaml
+	$(BIN)/ramfleet quote --fleet infra/fleets/gcp.yaml --emit ray-up --to infra/ray-up/gcp.yaml
+	$(BIN)/ramfleet quote --fleet infra/fleets/local.yaml --emit ray-up-local --to infra/ray-up/local.yaml
 
 bench: $(STAMP)  ## figures of this machine
 	$(BIN)/python -m tests.bench.run
