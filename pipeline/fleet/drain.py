@@ -42,9 +42,8 @@ def main(arguments: list[str] | None = None) -> int:
 
     parser = argparse.ArgumentParser(description="Drain this Ray node.")
     parser.add_argument("--seconds", type=float, required=True, help="until it is taken away")
-    parser.add_argument(
-        "--address", default=os.environ.get("RAY_ADDRESS", ""), help="host:port  [default: RAY_ADDRESS]"
-    )
+    known = os.environ.get("RAY_ADDRESS", "")
+    parser.add_argument("--address", default=known, help="host:port of the cluster  [default: RAY_ADDRESS]")
     given = parser.parse_args(arguments)
     if not given.address:
         parser.error("--address: give host:port of the cluster, or set RAY_ADDRESS")

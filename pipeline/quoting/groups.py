@@ -1,4 +1,4 @@
-"""Groups of like nodes that a cluster file has: of a quote, exactly the chosen nodes; of a fleet file, what may be had."""
+"""Groups of like nodes for a cluster file: of a quote, exactly the chosen nodes; of a fleet file, all it offers."""
 
 import re
 from collections.abc import Sequence

@@ -20,7 +20,7 @@ _CPUS, _MEMORY_PER_CARD_GIB = 4, 12
 _MODEL_GIB = 8
 _USER = 1000
 _SPOT_GRACE_S, _GRACE_S = 25, 120
-"""From the notice to the end of a pod: spot nodes have 25 s (Google) to 120 s (Amazon), others as long as we ask for."""
+"""From the notice to the end of a pod: spot nodes have 25 s (Google) to 120 s (Amazon), others what we ask for."""
 _DRAIN_MARGIN_S = 5
 _GPU_TOLERATION = {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
 _SPOT_TOLERATIONS = (
@@ -113,8 +113,7 @@ def _group(group: NodeGroup, choices: PodChoices) -> dict[str, Any]:
     spec |= {"terminationGracePeriodSeconds": grace_s, "affinity": _affinity(group)}
     tolerations = [_GPU_TOLERATION] * bool(group.cards) + [*_SPOT_TOLERATIONS] * group.is_spot
     spec |= {"tolerations": tolerations} if tolerations else {}
-    selector = _selector(group)
-    spec |= {"nodeSelector": selector} if selector else {}
+    spec["nodeSelector"] = _selector(group)
     return {
         "groupName": group.name,
         "replicas": group.least,
@@ -187,7 +186,8 @@ def _confined() -> dict[str, Any]:
 
 def _selector(group: NodeGroup) -> dict[str, str]:
     """By instance type, which every cloud labels, or by the name that NVIDIA's device plugin gives the card, if any."""
-    offer, selector = group.offer, {}
+    offer = group.offer
+    selector: dict[str, str] = {}
     card = offer.card.removeprefix("NVIDIA ").replace(" ", "-") if offer.card and ray_card(offer) else None
     if offer.instance_type is not None:
         selector["node.kubernetes.io/instance-type"] = offer.instance_type

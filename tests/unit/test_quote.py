@@ -326,7 +326,10 @@ def test_every_kind_has_a_name_of_its_own_in_a_cluster_file(tmp_path: Path) -> N
         RAM_PLUS,
     )
     made = make_quote(Wish(10_000, runs=2), market, Job(10_000))
-    groups = [group["groupName"] for group in yaml.safe_load(kuberay_yaml(made))["spec"]["workerGroupSpecs"]]
+    groups = [
+        group["groupName"]
+        for group in yaml.safe_load(raycluster_yaml(plan_of_quote(made), PodChoices()))["spec"]["workerGroupSpecs"]
+    ]
     assert len(set(groups)) == len(names)
     assert all(re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", group) for group in groups)
     types = yaml.safe_load(ray_up_yaml(made))["available_node_types"]
@@ -341,7 +344,9 @@ def test_a_node_without_a_card_is_selected_by_none(tmp_path: Path) -> None:
         "{card: cpu, most_nodes: 1, least_nodes: 1, images_per_s: 5}, {card: NVIDIA L4, most_nodes: 1, least_nodes: 1}"
     )
     market = open_market(parse_fleet(f"nodes: [{nodes}]", "f"), load_prices([str(prices)]), load_profiles(), RAM_PLUS)
-    groups = yaml.safe_load(kuberay_yaml(make_quote(Wish(10_000, runs=2), market, Job(10_000))))
+    groups = yaml.safe_load(
+        raycluster_yaml(plan_of_quote(make_quote(Wish(10_000, runs=2), market, Job(10_000))), PodChoices())
+    )
     selectors = [g["template"]["spec"]["nodeSelector"] for g in groups["spec"]["workerGroupSpecs"]]
     assert selectors == [{}, {"nvidia.com/gpu.product": "NVIDIA-L4"}]
 
