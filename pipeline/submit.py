@@ -21,7 +21,7 @@ class Submission:
     """What is to run. command: words of the entry point; environment: variables of the job and its workers.
 
     working_dir: a local folder or zip that is sent along, or a remote one that the cluster fetches; image: container
-    image of the workers; pip: packages that the cluster installs for the job; id: its name, the server's choice if None.
+    image of the workers; pip: packages that the cluster installs for the job; id: its name, None = any.
     """
 
     command: Sequence[str]
@@ -117,7 +117,7 @@ class JobServer:
             yield
         except AuthenticationError as error:
             raise ClusterError(
-                f"address={self.address}: it does not take the token, or none was given: give --token-file, or set {_TOKEN}"
+                f"address={self.address}: no token, or a wrong one: give --token-file, or set {_TOKEN}"
             ) from error
         except (ConnectionError, requests.exceptions.ConnectionError, requests.exceptions.Timeout) as error:
             raise ClusterError(
