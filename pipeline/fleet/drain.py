@@ -18,7 +18,7 @@ def drain_this_node(address: str, own_address: str, seconds: float) -> str | Non
     Returns when it is gone or the seconds are over; what went wrong, None if nothing did. Ray has no public function
     for this; its command `ray drain-node` calls the same.
     """
-    from ray._raylet import GcsClient
+    from ray._raylet import GcsClient  # type: ignore[attr-defined]
     from ray.core.generated import autoscaler_pb2
 
     client = GcsClient(address=address)
@@ -26,7 +26,8 @@ def drain_this_node(address: str, own_address: str, seconds: float) -> str | Non
     nodes = _alive(client, own_address)
     if not nodes:
         return f"no node of {address} has the address {own_address}: nothing is drained"
-    reason = autoscaler_pb2.DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
+    reasons = autoscaler_pb2.DrainNodeReason  # type: ignore[attr-defined]
+    reason = reasons.Value("DRAIN_NODE_REASON_PREEMPTION")
     for node_id in nodes:
         accepted, why = client.drain_node(node_id, reason, "the machine is taken away", int(ends_at * 1000))
         if not accepted:
@@ -48,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
     if not given.address:
         parser.error("--address: give host:port of the cluster, or set RAY_ADDRESS")
     try:
-        problem = drain_this_node(given.address, get_node_ip_address(), given.seconds)
+        problem = drain_this_node(given.address, get_node_ip_address(), given.seconds)  # type: ignore[no-untyped-call]
     except Exception as error:  # noqa: BLE001 - private functions may fail in any way, and the node ends all the same
         problem = f"{type(error).__name__}: {error}"
     if problem is not None:
@@ -57,15 +58,15 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _alive(client: object, own_address: str) -> list[str]:
-    """Ids, in hex, of the nodes with this address."""
-    from ray.core.generated.gcs_pb2 import GcsNodeInfo
+    """Ids, in hex, of the nodes with this address, the head beside."""
+    from ray.core.generated.gcs_pb2 import GcsNodeInfo  # type: ignore[attr-defined]
 
     nodes = client.get_all_node_info()  # type: ignore[attr-defined]
     alive = GcsNodeInfo.GcsNodeState.Value("ALIVE")
     return [
         node_id.hex()
         for node_id, info in nodes.items()
-        if info.state == alive and info.node_manager_address == own_address
+        if info.state == alive and not info.is_head_node and info.node_manager_address == own_address
     ]
 
 

@@ -22,6 +22,10 @@ from pipeline.errors import ClusterError, ConfigError
 from pipeline.submit import JobServer, Submission, runtime_environment
 
 
+# Of Ray's client, which hands aiohttp a value that is going out of use.
+pytestmark = pytest.mark.filterwarnings("ignore:ssl=None is deprecated:DeprecationWarning")
+
+
 class Server:
     """A job server with one job, whose log is told in pieces; it breaks the connection `breaks` times on the way."""
 
