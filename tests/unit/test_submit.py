@@ -21,7 +21,6 @@ from typer.testing import CliRunner
 from pipeline.errors import ClusterError, ConfigError
 from pipeline.submit import JobServer, Submission, runtime_environment
 
-
 # Of Ray's client, which hands aiohttp a value that is going out of use.
 pytestmark = pytest.mark.filterwarnings("ignore:ssl=None is deprecated:DeprecationWarning")
 
