@@ -31,7 +31,7 @@ def ray_up_yaml(plan: Plan) -> str:
     Raises ConfigError for a kind without an instance type, for types of several clouds or of none that is known, and
     for several regions.
     """
-    without = [group.name for group in plan.groups if group.offer.instance_type is None]
+    without = [group.offer.label for group in plan.groups if group.offer.instance_type is None]
     if without:
         raise ConfigError(
             f"emit=ray-up: {', '.join(without)}: no instance_type, which `ray up` needs: add it to the fleet file, or "
@@ -160,7 +160,7 @@ def _cloud(group: NodeGroup) -> str:
     if re.fullmatch(r"[a-z]\d[a-z]?(-[a-z0-9]+)+", kind):
         return "gcp"
     raise ConfigError(
-        f"emit=ray-up: instance_type={kind!r} of {group.name} is neither Amazon's (g5.xlarge) nor Google's "
+        f"emit=ray-up: instance_type={kind!r} of {group.offer.label} is neither Amazon's (g5.xlarge) nor Google's "
         f"(g2-standard-8): use --emit kuberay"
     )
 
