@@ -6,6 +6,7 @@ a node that drains, and what it has under way is committed or handed on before i
 
 import argparse
 import os
+import signal
 import sys
 import time
 
@@ -48,6 +49,8 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     if not given.address:
         parser.error("--address: give host:port of the cluster, or set RAY_ADDRESS")
+    # Ray waits long for a head that is gone, deep in C++: the alarm, which nobody catches, ends the process.
+    signal.setitimer(signal.ITIMER_REAL, given.seconds + _POLL_S)
     try:
         problem = drain_this_node(given.address, get_node_ip_address(), given.seconds)  # type: ignore[no-untyped-call]
     except Exception as error:  # noqa: BLE001 - private functions may fail in any way, and the node ends all the same
