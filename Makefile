@@ -7,7 +7,7 @@ DEMO_RUN ?= demo-run
 OLDEST ?= .venv-oldest
 
 .DEFAULT_GOAL := help
-.PHONY: help install services demo test unit oldest check lint format infra bench chaos clean
+.PHONY: help install services demo test unit oldest check lint format infra reference bench chaos clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -65,6 +65,10 @@ infra: $(STAMP)  ## generate infra/kuberay and infra/ray-up from infra/fleets
 	$(BIN)/ramfleet quote --fleet infra/fleets/aws.yaml --emit ray-up --to infra/ray-up/aws.yaml
 	$(BIN)/ramfleet quote --fleet infra/fleets/gcp.yaml --emit ray-up --to infra/ray-up/gcp.yaml
 	$(BIN)/ramfleet quote --fleet infra/fleets/local.yaml --emit ray-up-local --to infra/ray-up/local.yaml
+
+reference: $(STAMP)  ## write docs/reference, tables of other pages and NOTICES.md from the code
+	$(BIN)/python docs/_tools/write_reference.py
+	$(BIN)/python docs/_tools/write_notices.py
 
 bench: $(STAMP)  ## figures of this machine
 	$(BIN)/python -m tests.bench.run
