@@ -131,7 +131,7 @@ def _section(table: RunTable) -> list[str]:
     for field in (*table.fields, *table.optional):
         more = "; *if asked for or known*" if field in table.optional else ""
         meaning = MEANINGS[field.name].replace("|", "\\|")
-        lines.append(f"| `{field.name}` | {type_name(field.type)} | {meaning}{more} |")
+        lines.append(f"| `{field.name}` | `{type_name(field.type)}` | {meaning}{more} |")
     if table.kept:
         lines.append("| … | string or as given | the columns of INPUT that `manifest.keep` names |")
     return [*lines, ""]
