@@ -76,6 +76,7 @@ class Page:
     printed: str = ""
 
     def __post_init__(self) -> None:
+        self.folder.mkdir(exist_ok=True)
         pictures = demo_bundle().parent / "pictures"
         shutil.copytree(pictures, self.folder / "photos", ignore=shutil.ignore_patterns("*.md"))
         tools = self.folder.parent / f"{self.folder.name}-bin"
@@ -85,7 +86,7 @@ class Page:
         _program(tools / "ramfleet", f'{sys.executable} -m jobs.main "$@"')
         _program(tools / "make", f"{shutil.which('make')} {makefile.removeprefix('make ')}")
         path = f"{tools}{os.pathsep}{os.environ['PATH']}"
-        self.environment = {"PATH": path, "PYTHONPATH": str(ROOT), "COLUMNS": "120", **self.environment}
+        self.environment = {"PATH": path, "PYTHONPATH": str(ROOT), "COLUMNS": "80", **self.environment}
 
     def run(self, block: Block) -> None:
         """Do what a block says; raises AssertionError with all that it printed."""
