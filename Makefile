@@ -7,7 +7,7 @@ DEMO_RUN ?= demo-run
 OLDEST ?= .venv-oldest
 
 .DEFAULT_GOAL := help
-.PHONY: help install services demo test unit oldest check lint format infra reference bench chaos clean
+.PHONY: help install services demo test unit oldest check lint format infra reference docs bench chaos clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -70,6 +70,10 @@ reference: $(STAMP)  ## write docs/reference, tables of other pages and NOTICES.
 	$(BIN)/python docs/_tools/write_reference.py
 	$(BIN)/python docs/_tools/write_notices.py
 
+docs: $(STAMP)  ## build the site of docs/ into site/, links checked
+	$(BIN)/python docs/_tools/draw_architecture.py
+	$(BIN)/python -m sphinx -W --keep-going -q -E -c docs/_tools -d build/doctrees docs site
+
 bench: $(STAMP)  ## figures of this machine
 	$(BIN)/python -m tests.bench.run
 	$(BIN)/python -m tests.bench.balance
@@ -81,4 +85,4 @@ chaos: $(STAMP)  ## long seeds of the killing tests
 	  tests/cluster/test_node_loss.py tests/cluster/test_node_churn.py tests/cluster/test_predictions.py
 
 clean:  ## remove what the other targets made
-	rm -rf $(VENV) $(OLDEST) $(DEMO_RUN) build dist *.egg-info
+	rm -rf $(VENV) $(OLDEST) $(DEMO_RUN) build dist site *.egg-info

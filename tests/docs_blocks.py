@@ -18,7 +18,7 @@ from markdown_it import MarkdownIt
 from ramcore.bundle import demo_bundle
 
 ROOT = Path(__file__).parents[1]
-WITH_RAY = ("README.md", "docs/tutorial.md", "docs/how-to/resume-and-repair.md", "docs/search.md")
+WITH_RAY = ("README.md", "docs/tutorial.md", "docs/how-to/resume-and-repair.md", "docs/how-to/search.md")
 """Pages whose commands start Ray, or need the run of one that does; tests/integration runs them, tests/unit all others."""
 ELSEWHERE = {
     "docs/clusters.md": "needs Docker, Kubernetes and a cloud; what it says of `quote --emit` is held by tests/unit/test_infra.py"
