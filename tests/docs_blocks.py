@@ -19,9 +19,9 @@ from ramcore.bundle import demo_bundle
 
 ROOT = Path(__file__).parents[1]
 WITH_RAY = ("README.md", "docs/tutorial.md", "docs/how-to/resume-and-repair.md", "docs/how-to/search.md")
-"""Pages whose commands start Ray, or need the run of one that does; tests/integration runs them, tests/unit all others."""
+"""Pages whose commands start Ray, or need the run of one that does: tests/integration runs them."""
 ELSEWHERE = {
-    "docs/clusters.md": "needs Docker, Kubernetes and a cloud; what it says of `quote --emit` is held by tests/unit/test_infra.py"
+    "docs/clusters.md": "needs Docker, Kubernetes and a cloud; tests/unit/test_infra.py reads what quote --emit writes"
 }
 """Pages of which no block is run."""
 _RUN = ("sh", "python", "sql")
@@ -31,7 +31,7 @@ _LIMIT_S = 300
 
 @dataclass(frozen=True)
 class Block:
-    """One fenced block. kind: "run", "file", "prints", "not run", or "" if it says nothing; argument: the reason or name."""
+    """One fenced block. kind: "run", "file", "prints", "not run", or "" for none of these; argument: reason or name."""
 
     page: str
     line: int
@@ -46,7 +46,11 @@ class Block:
 
 def pages() -> list[str]:
     """Every page with code blocks that readers may take for commands."""
-    return ["README.md", "CONTRIBUTING.md", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md"))]
+    return [
+        "README.md",
+        "CONTRIBUTING.md",
+        *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md")),
+    ]
 
 
 def blocks(page: str) -> list[Block]:
@@ -81,10 +85,10 @@ class Page:
         shutil.copytree(pictures, self.folder / "photos", ignore=shutil.ignore_patterns("*.md"))
         tools = self.folder.parent / f"{self.folder.name}-bin"
         tools.mkdir()
-        makefile = f'make --no-print-directory --directory={ROOT} STAMP=Makefile BIN={tools} DEMO_RUN="$PWD/demo-run" "$@"'
+        make = f"{shutil.which('make')} --no-print-directory --directory={ROOT} STAMP=Makefile BIN={tools}"
         _program(tools / "python", f'{sys.executable} "$@"')
         _program(tools / "ramfleet", f'{sys.executable} -m jobs.main "$@"')
-        _program(tools / "make", f"{shutil.which('make')} {makefile.removeprefix('make ')}")
+        _program(tools / "make", f'{make} DEMO_RUN="$PWD/demo-run" "$@"')
         path = f"{tools}{os.pathsep}{os.environ['PATH']}"
         self.environment = {"PATH": path, "PYTHONPATH": str(ROOT), "COLUMNS": "80", **self.environment}
 
@@ -104,9 +108,14 @@ class Page:
             "python": [sys.executable, "-c", block.text],
             "sql": [sys.executable, "-c", f"import duckdb; print(duckdb.sql({block.text!r}))"],
         }[block.language]
-        environment = {**os.environ, **self.environment}
         done = subprocess.run(
-            command, cwd=self.folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=_LIMIT_S, check=False
+            command,
+            cwd=self.folder,
+            env={**os.environ, **self.environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=_LIMIT_S,
+            check=False,
         )
         self.printed = done.stdout.decode()
         assert done.returncode == 0, f"{block}: exit {done.returncode}\n{self.printed}"

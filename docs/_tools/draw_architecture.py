@@ -25,12 +25,18 @@ def draw() -> None:
     figure.savefig(PICTURE, metadata={"Date": None, "Creator": None}, facecolor="white")
 
 
+_FLEET = "one actor: keeps replicas\nalive, leases them, takes\nover from the dead"
+_WORKER = (
+    "fetch: many at once, limits, retries\n\ndecode, resize to uint8\n\nhand over: lease, send,\nawait tags, commit"
+)
+
+
 def _nodes(axes: Axes) -> None:
     _frame(axes, 2, 24, 31, 39, "the driver's node")
     _box(axes, 4, 47, 27, 11, "driver", "plans, feeds pending chunks\nin waves, finalizes", _CODE)
-    _box(axes, 9, 27, 22, 13, "Fleet", "one actor: keeps replicas\nalive, leases them, takes\nover from the dead", _CODE)
+    _box(axes, 9, 27, 22, 13, "Fleet", _FLEET, _CODE)
     _frame(axes, 38, 24, 70, 39, "every node, also those that come later")
-    _box(axes, 40, 29, 30, 27, "ChunkWorker, on the CPUs", "fetch: many at once, limits, retries\n\ndecode, resize to uint8\n\nhand over: lease, send,\nawait tags, commit", _CODE)
+    _box(axes, 40, 29, 30, 27, "ChunkWorker, on the CPUs", _WORKER, _CODE)
     _box(axes, 80, 44, 26, 12, "replica, on a card", "the model; micro-batch and\nnumber type of the card", _CODE)
     _box(axes, 80, 29, 26, 12, "replica, on another", "as many as the card\ncan hold", _CODE)
 

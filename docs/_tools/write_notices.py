@@ -14,11 +14,11 @@ _OWN_TOOLS = ("test", "dev", "docs")
 _TEXT = """# What RamFleet uses
 
 RamFleet is under the Apache License 2.0 (LICENSE). Its wheel holds no code of others. It holds four photographs in the
-public domain or under CC0, whose authors `ramcore/demo/pictures/NOTICE.md` names; all other pictures and the weights of the
-demo model are made by the project itself.
+public domain or under CC0, whose authors `ramcore/demo/pictures/NOTICE.md` names; all other pictures and the weights of
+the demo model are made by the project itself.
 
-Installing it brings these packages, each under its own licence, as its metadata states it; what they bring themselves is not
-listed. PyTorch's wheels for Linux bring NVIDIA's CUDA libraries, which are under NVIDIA's licences.
+Installing it brings these packages, each under its own licence, as its metadata states it; what they bring themselves
+is not listed. PyTorch's wheels for Linux bring NVIDIA's CUDA libraries, which are under NVIDIA's licences.
 `make reference` writes this page.
 
 """
@@ -34,7 +34,8 @@ def notices() -> str:
         for name in (Requirement(line).name for line in requirements):
             if group not in _OWN_TOOLS and name not in seen:
                 seen.add(name)
-                lines.append(f"| {name} | {licence(name)} | {f'`ramfleet[{group}]`' if group else 'always'} | {home(name)} |")
+                when = f"`ramfleet[{group}]`" if group else "always"
+                lines.append(f"| {name} | {licence(name)} | {when} | {home(name)} |")
     return _TEXT + "\n".join(lines) + "\n"
 
 

@@ -18,7 +18,11 @@ from pipeline.metrics import kinds
 
 DOCS = Path(__file__).parents[1]
 _BEGIN, _END = "<!-- begin of what make reference writes -->\n", "<!-- end of what make reference writes -->\n"
-_ON_A_PAGE = {"docs/costs.md": "../costs.md", "docs/metrics.md": "../metrics.md", "docs/reference/errors.md": "errors.md"}
+_ON_A_PAGE = {
+    "docs/costs.md": "../costs.md",
+    "docs/metrics.md": "../metrics.md",
+    "docs/reference/errors.md": "errors.md",
+}
 
 
 # ---- command line ----
@@ -54,7 +58,14 @@ def configuration() -> str:
     schema, meanings, pinned = Config.model_json_schema(), dict(_docstrings()), Config().pinned()
     lines: list[str] = []
     for section, keys in _sections():
-        lines += [f"## {section}", "", meanings.get(section, ""), "", "| key | default | may be | | |", "|---|---|---|---|---|"]
+        lines += [
+            f"## {section}",
+            "",
+            meanings.get(section, ""),
+            "",
+            "| key | default | may be | | |",
+            "|---|---|---|---|---|",
+        ]
         for key in keys:
             kind = "result" if key in pinned else "operation"
             described = _of_key(schema, key)
@@ -97,12 +108,12 @@ def _shown(key: str) -> str:
     return "none" if value is None else str(list(value) if isinstance(value, tuple) else value)
 
 
-def _of_key(schema: dict[str, Any], key: str) -> dict[str, Any]:
+def _of_key(root: dict[str, Any], key: str) -> dict[str, Any]:
     """What the JSON schema says of a key."""
+    schema = root
     for name in key.split("."):
-        while "$ref" in schema:
-            schema = root["$defs"][schema["$ref"].rpartition("/")[2]]
-        root = schema if "$defs" in schema else root
+        reference = schema.get("$ref")
+        schema = root["$defs"][reference.rpartition("/")[2]] if reference else schema
         schema = schema["properties"][name]
     return schema
 
@@ -137,9 +148,10 @@ def _linked(text: str) -> str:
 
 def exit_codes() -> str:
     """Every error that ends a command, with its exit code."""
+    base = pipeline.errors.RunError
     lines = ["| error | exit code | when |", "|---|---|---|"]
     for name, error in vars(pipeline.errors).items():
-        if isinstance(error, type) and issubclass(error, pipeline.errors.RunError) and error is not pipeline.errors.RunError:
+        if isinstance(error, type) and issubclass(error, base) and error is not base:
             lines.append(f"| {name} | {error.exit_code} | {_cell(_plain(error.__doc__ or ''))} |")
     lines.append("| RamcoreError, in all its kinds | 2 | A bundle, checkpoint, vocabulary or picture cannot be used. |")
     return "\n".join(lines) + "\n"

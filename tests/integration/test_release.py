@@ -62,7 +62,7 @@ def test_the_wheel_holds_every_file_of_the_packages_and_nothing_else(dist: Path)
     names = set(zipfile.ZipFile(wheel).namelist())
     metadata = {name for name in names if ".dist-info/" in name}
     assert names - metadata == tracked()
-    assert BESIDE == {Path(name).name for name in metadata if "/licenses/" in name}
+    assert {Path(name).name for name in metadata if "/licenses/" in name} == BESIDE
     for package in PACKAGES:
         assert f"{package}/py.typed" in names
 

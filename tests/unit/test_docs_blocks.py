@@ -6,11 +6,15 @@ import pytest
 from docs_blocks import ELSEWHERE, WITH_RAY, Block, Page, blocks, pages
 
 
-@pytest.mark.parametrize("block", [block for page in pages() if page not in ELSEWHERE for block in blocks(page)], ids=str)
+@pytest.mark.parametrize(
+    "block", [block for page in pages() if page not in ELSEWHERE for block in blocks(page)], ids=str
+)
 def test_a_block_is_run_or_says_why_not(block: Block) -> None:
     """It has a language, and a reason or a name where one is needed."""
     assert block.language, "a fence without a language"
-    assert block.kind, "neither run, nor `<!-- not run: REASON -->`, `<!-- file: NAME -->` or `<!-- prints -->` before it"
+    assert block.kind, (
+        "neither run, nor `<!-- not run: REASON -->`, `<!-- file: NAME -->` or `<!-- prints -->` before it"
+    )
     assert block.argument or block.kind in ("run", "prints")
 
 

@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,7 @@ def links(page: str) -> list[str]:
 def anchors(page: Path) -> set[str]:
     """Of a page's headings, as GitHub makes them."""
     tokens = MarkdownIt().parse(page.read_text(encoding="utf-8"))
-    titles = [inline.content for token, inline in zip(tokens, tokens[1:], strict=False) if token.type == "heading_open"]
+    titles = [inline.content for token, inline in pairwise(tokens) if token.type == "heading_open"]
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
@@ -43,7 +44,9 @@ def test_a_link_leads_somewhere(page: str, target: str) -> None:
         assert anchor in anchors(path)
 
 
-@pytest.mark.parametrize("name", sorted(set(re.findall(r"`((?:ramcore|pipeline|jobs|tests|infra|docs)/[\w./-]+)`", README))))
+@pytest.mark.parametrize(
+    "name", sorted(set(re.findall(r"`((?:ramcore|pipeline|jobs|tests|infra|docs)/[\w./-]+)`", README)))
+)
 def test_a_file_that_the_readme_names_is_there(name: str) -> None:
     """Renaming it without the README is noticed."""
     assert (ROOT / name).exists()
@@ -57,12 +60,14 @@ def test_a_wrong_name_of_a_function_is_noticed() -> None:
 
 @pytest.mark.slow
 def test_the_site_builds_and_needs_no_network(tmp_path: Path) -> None:
-    """As `make docs` does it, warnings are errors; no page loads anything from elsewhere, and sources are beside them."""
+    """As `make docs` does it, warnings are errors; no page loads anything from elsewhere; sources are beside them."""
     build = ["-m", "sphinx", "-W", "--keep-going", "-q", "-E", "-c", "docs/_tools", "-d", str(tmp_path / "trees")]
     command = [sys.executable, *build, "docs", str(tmp_path / "site")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     for page in (tmp_path / "site").rglob("*.html"):
-        loaded = re.findall(r"<(?:script|img|link|iframe)[^>]+(?:src|href)=\"([^\"]+)\"", page.read_text(encoding="utf-8"))
+        loaded = re.findall(
+            r"<(?:script|img|link|iframe)[^>]+(?:src|href)=\"([^\"]+)\"", page.read_text(encoding="utf-8")
+        )
         assert not [url for url in loaded if url.startswith(("http:", "https:", "//"))], page
     assert "line-" in (tmp_path / "site/source/pipeline/tag.py.html").read_text(encoding="utf-8")
