@@ -7,7 +7,7 @@ DEMO_RUN ?= demo-run
 OLDEST ?= .venv-oldest
 
 .DEFAULT_GOAL := help
-.PHONY: help install services demo test unit oldest check lint format bench chaos clean
+.PHONY: help install services demo test unit oldest check lint format infra reference docs bench chaos clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -50,12 +50,29 @@ lint: $(STAMP)  ## style, types, import rules
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/yamllint --strict infra
+	$(BIN)/hadolint infra/docker/Dockerfile
 
 check: lint test  ## lint and test
 
 format: $(STAMP)  ## format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+infra: $(STAMP)  ## generate infra/kuberay and infra/ray-up from infra/fleets
+	$(BIN)/ramfleet quote --fleet infra/fleets/kubernetes.yaml --emit kuberay --to infra/kuberay/raycluster.yaml
+	$(BIN)/ramfleet quote --fleet infra/fleets/kubernetes.yaml --emit kuberay-job --to infra/kuberay/rayjob.yaml
+	$(BIN)/ramfleet quote --fleet infra/fleets/aws.yaml --emit ray-up --to infra/ray-up/aws.yaml
+	$(BIN)/ramfleet quote --fleet infra/fleets/gcp.yaml --emit ray-up --to infra/ray-up/gcp.yaml
+	$(BIN)/ramfleet quote --fleet infra/fleets/local.yaml --emit ray-up-local --to infra/ray-up/local.yaml
+
+reference: $(STAMP)  ## write docs/reference, tables of other pages and NOTICES.md from the code
+	$(BIN)/python docs/_tools/write_reference.py
+	$(BIN)/python docs/_tools/write_notices.py
+
+docs: $(STAMP)  ## build the site of docs/ into site/, links checked
+	$(BIN)/python docs/_tools/draw_architecture.py
+	$(BIN)/python -m sphinx -W --keep-going -q -E -c docs/_tools -d build/doctrees docs site
 
 bench: $(STAMP)  ## figures of this machine
 	$(BIN)/python -m tests.bench.run
@@ -68,4 +85,4 @@ chaos: $(STAMP)  ## long seeds of the killing tests
 	  tests/cluster/test_node_loss.py tests/cluster/test_node_churn.py tests/cluster/test_predictions.py
 
 clean:  ## remove what the other targets made
-	rm -rf $(VENV) $(OLDEST) $(DEMO_RUN) build dist *.egg-info
+	rm -rf $(VENV) $(OLDEST) $(DEMO_RUN) build dist site *.egg-info

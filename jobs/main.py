@@ -20,6 +20,7 @@ import jobs.report
 import jobs.retry
 import jobs.search
 import jobs.status
+import jobs.submit
 import jobs.tag
 import jobs.threshold
 import jobs.train
@@ -44,6 +45,7 @@ app.command("calibrate")(jobs.calibrate.calibrate)
 app.command("report")(jobs.report.report)
 app.command("compare")(jobs.compare.compare)
 app.command("quote")(jobs.quote.quote)
+app.command("submit")(jobs.submit.submit)
 app.command("index")(jobs.index.index)
 # A query may begin with what it excludes: -person.
 app.command("search", context_settings={"ignore_unknown_options": True})(jobs.search.search)

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from pipeline.cards.sizing import ModelLoad
     from pipeline.quoting.answer import Quote, Wish
     from pipeline.quoting.fleet_file import FleetFile
+    from pipeline.quoting.groups import Plan
+    from pipeline.quoting.kuberay import PodChoices
     from pipeline.quoting.rentals import Market
     from pipeline.quoting.simulate import Job
 
@@ -25,7 +27,9 @@ class Emitted(StrEnum):
 
     FLEET = "fleet"
     KUBERAY = "kuberay"
+    KUBERAY_JOB = "kuberay-job"
     RAY_UP = "ray-up"
+    RAY_UP_LOCAL = "ray-up-local"
 
 
 class Dtype(StrEnum):
@@ -59,9 +63,14 @@ def quote(
     runs: Annotated[int, typer.Option(min=1, max=200, help="Simulated runs.")] = 20,
     seed: Annotated[int, typer.Option(help="Of all that is drawn.")] = 0,
     emit: Annotated[
-        Emitted | None, typer.Option(help="Write the chosen nodes to --to: fleet, kuberay or ray-up.")
+        Emitted | None,
+        typer.Option(help="Write the chosen nodes to --to; without INPUT and --images all that the fleet file has."),
     ] = None,
     to: Annotated[Path | None, typer.Option(help="File for --emit.  [default: standard output, alone]")] = None,
+    image: Annotated[str | None, typer.Option(help="Container image with RamFleet, for --emit kuberay.")] = None,
+    weights_claim: Annotated[
+        str | None, typer.Option(help="PersistentVolumeClaim with the model, for --emit kuberay.  [default: fetched]")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of tables.")] = False,
 ) -> None:
     """Say which nodes to rent, what the run will cost and how long it takes, how sure that is, and why."""
@@ -69,6 +78,10 @@ def quote(
     from pipeline.quoting.answer import Wish
     from pipeline.quoting.fleet_file import load_fleet
 
+    pods = _pods(emit, image, weights_claim)
+    if source is None and images is None and emit not in (None, Emitted.FLEET):
+        _deliver_fleet(load_fleet(fleet), emit, to, pods)
+        return
     if (source is None) == (images is None):
         raise typer.BadParameter("give INPUT or --images, one of them")
     if to is not None and emit is None:
@@ -84,22 +97,42 @@ def quote(
         job = _job(_count(source) if images is None else images, image_size, offered.assumptions.image_kb)
         market = _market(offered, prices, profiles, load, dtype, measured)
         made = _made(market, job, Wish(job.images, deadline_s, budget, confidence, runs, seed), console)
-        _deliver(made, emit, to, as_json, console)
+        _deliver(made, None if emit is None else _emitted(emit, made, pods), to, as_json, console)
 
 
-def _deliver(made: "Quote", emit: Emitted | None, to: Path | None, as_json: bool, console: "Console") -> None:
+def _pods(emit: Emitted | None, image: str | None, weights_claim: str | None) -> "PodChoices":
+    from pipeline.quoting.kuberay import DEFAULT_IMAGE, PodChoices
+
+    if (image or weights_claim) and emit not in (Emitted.KUBERAY, Emitted.KUBERAY_JOB):
+        raise typer.BadParameter("--image and --weights-claim are for pods: add --emit kuberay or kuberay-job")
+    return PodChoices(image or DEFAULT_IMAGE, weights_claim)
+
+
+def _deliver_fleet(offered: "FleetFile", emit: Emitted | None, to: Path | None, pods: "PodChoices") -> None:
+    """What the fleet file has, for a cluster: nothing is quoted."""
+    from pipeline.quoting.groups import plan_of_fleet
+
+    text = _cluster_file(emit, plan_of_fleet(offered), pods)
+    if to is None:
+        typer.echo(text, nl=False)
+        return
+    _write(to, text)
+    typer.echo(f"Written: {to}")
+
+
+def _deliver(made: "Quote", text: str | None, to: Path | None, as_json: bool, console: "Console") -> None:
     from pipeline.quoting.words import quote_document
 
-    if emit is not None and to is None:
-        console.out(_emitted(emit, made), end="", highlight=False)
+    if text is not None and to is None:
+        console.out(text, end="", highlight=False)
         return
-    if emit is not None and to is not None:
-        _write(to, _emitted(emit, made))
+    if text is not None and to is not None:
+        _write(to, text)
     if as_json:
         console.out(json.dumps(quote_document(made), indent=2, ensure_ascii=False), highlight=False)
         return
     _print(console, made)
-    if emit is not None:
+    if text is not None:
         console.print(f"Written: {to}", markup=False, highlight=False)
 
 
@@ -172,11 +205,20 @@ def _seconds(text: str) -> float:
     return float(found[1]) * _UNITS[found[2]]
 
 
-def _emitted(emit: Emitted, made: "Quote") -> str:
-    from pipeline.quoting.emit import fleet_yaml, kuberay_yaml, ray_up_yaml
+def _emitted(emit: Emitted, made: "Quote", pods: "PodChoices") -> str:
+    from pipeline.quoting.emit import fleet_yaml
+    from pipeline.quoting.groups import plan_of_quote
 
-    writers = {Emitted.FLEET: fleet_yaml, Emitted.KUBERAY: kuberay_yaml, Emitted.RAY_UP: ray_up_yaml}
-    return writers[emit](made)
+    return fleet_yaml(made) if emit == Emitted.FLEET else _cluster_file(emit, plan_of_quote(made), pods)
+
+
+def _cluster_file(emit: Emitted | None, plan: "Plan", pods: "PodChoices") -> str:
+    from pipeline.quoting.kuberay import raycluster_yaml, rayjob_yaml
+    from pipeline.quoting.ray_up import ray_up_local_yaml, ray_up_yaml
+
+    if emit in (Emitted.KUBERAY, Emitted.KUBERAY_JOB):
+        return (raycluster_yaml if emit == Emitted.KUBERAY else rayjob_yaml)(plan, pods)
+    return (ray_up_yaml if emit == Emitted.RAY_UP else ray_up_local_yaml)(plan)
 
 
 def _print(console: "Console", made: "Quote") -> None:

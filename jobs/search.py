@@ -15,7 +15,7 @@ def search(
     index: Annotated[str, typer.Argument(help="An index: its file, folder or address, or the run that it lies in.")],
     query: Annotated[
         list[str],
-        typer.Argument(help="`dog AND (beach OR 海滩) -person score:0.8`, see docs/search.md; quote it for the shell."),
+        typer.Argument(help="`dog AND (beach OR 海滩) -person score:0.8`, see docs/how-to/search.md; quote it."),
     ],
     limit: Annotated[int, typer.Option(help="Images of a page.")] = 20,
     offset: Annotated[int, typer.Option(help="Images before the page.")] = 0,

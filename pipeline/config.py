@@ -54,7 +54,7 @@ class FetchConfig(_Section):
     total_timeout_s: float = Field(120.0, gt=0)
     """For one attempt from its first to its last byte, local files included."""
     retries: int = Field(3, ge=0, le=20)
-    """Further attempts after a failure that may pass (docs/error-kinds.md)."""
+    """Further attempts after a failure that may pass (docs/reference/errors.md)."""
     backoff_s: float = Field(0.5, ge=0)
     """Before the first retry; doubled for each further one, and shortened at random by up to half."""
     max_backoff_s: float = Field(60.0, ge=0)

@@ -76,7 +76,7 @@ ERROR_KINDS: dict[str, ErrorKind] = {kind.name: kind for kind in _TABLE}
 
 
 def as_markdown() -> str:
-    """All error kinds as the table of docs/error-kinds.md."""
+    """All error kinds as the table of docs/reference/errors.md."""
     lines = ["| kind | stage | retriable | tried again at once | cause | remedy |", "|---|---|---|---|---|---|"]
     for kind in _TABLE:
         flags = ("yes" if flag else "no" for flag in (kind.retriable, kind.repeated))

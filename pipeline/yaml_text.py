@@ -4,6 +4,7 @@ from typing import Any
 
 import yaml
 
+_WIDTH = 10_000
 _MOST_NODES = 1_000_000
 """Values of a document with all aliases written out; a short file of nested aliases may stand for billions."""
 
@@ -62,3 +63,15 @@ def _refuse_twice(node: yaml.MappingNode) -> None:
             if key.value in lines:
                 raise yaml.YAMLError(f"line {line}: {key.value} is given twice, first in line {lines[key.value]}")
             lines[key.value] = line
+
+
+def dump_yaml(tree: Any) -> str:
+    """A document in the order of its keys, shared values written out, lines as long as they are."""
+    return yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=_WIDTH)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes shared values out instead of referring to them."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True

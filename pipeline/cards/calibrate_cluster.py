@@ -10,7 +10,8 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-from pipeline.cards.slot_policy import VRAM_LABEL, card_of
+from pipeline.cards.labels import VRAM_LABEL
+from pipeline.cards.slot_policy import card_of
 from pipeline.errors import ClusterError, last_line
 from ramcore.calibrate import read_profiles
 

@@ -4,8 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-INSTANCE_LABELS = ("ramfleet/instance-type", "node.kubernetes.io/instance-type")
-"""Ray has no label for the machine's type: one of our own, or Kubernetes's where it is copied to the Ray node."""
+from pipeline.cards.labels import INSTANCE_LABELS, MARKET_LABEL, REGION_LABEL, ZONE_LABEL
 
 
 @dataclass(frozen=True)
@@ -23,7 +22,7 @@ def node_place(node: Mapping[str, Any]) -> NodePlace:
     labels = node.get("Labels", {})
     return NodePlace(
         instance_type=next((str(labels[name]) for name in INSTANCE_LABELS if labels.get(name)), None),
-        market=labels.get("ray.io/market-type") or None,
-        zone=labels.get("ray.io/availability-zone") or None,
-        region=labels.get("ray.io/availability-region") or None,
+        market=labels.get(MARKET_LABEL) or None,
+        zone=labels.get(ZONE_LABEL) or None,
+        region=labels.get(REGION_LABEL) or None,
     )

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from pipeline.cards.labels import ACCELERATOR_LABEL, GROUP_LABEL, INSTANCE_LABEL, VRAM_LABEL
 from pipeline.cards.node_facts import NodeFacts
 from pipeline.cards.node_place import NodePlace, node_place
 from pipeline.cards.profiles import GIB, CardProfile, CardTable, MeasuredProfile
@@ -32,8 +33,6 @@ _CUDA_PROCESS_BYTES = 2 << 30
 """The same of a replica on a card, whose weights are not kept in the node's memory: CUDA's libraries are."""
 _FP16_CAPABILITY = (7, 0)
 """The first cards with tensor cores; older ones that no profile tells of compute in fp32."""
-VRAM_LABEL = "ramfleet/vram-gib"
-"""Label of a node whose cards cannot be read: their memory in GiB."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +82,7 @@ class _Offer:
 
 def card_of(node: Mapping[str, Any]) -> str:
     """The card's name as Ray reports it, such as "A100"; "cpu" for a node without one."""
-    label = node.get("Labels", {}).get("ray.io/accelerator-type")
+    label = node.get("Labels", {}).get(ACCELERATOR_LABEL)
     if label:
         return str(label)
     names = [name.split(":", 1)[1] for name in node["Resources"] if name.startswith("accelerator_type:")]
@@ -304,7 +303,7 @@ def decode_cpus(nodes: Sequence[Mapping[str, Any]], slots: Sequence[Slot]) -> fl
 def node_type(node: Mapping[str, Any]) -> str:
     """The kind of node that costs are told apart by: its node group, instance type, or card."""
     labels = node.get("Labels", {})
-    return str(labels.get("ray.io/node-group") or labels.get("ramfleet/instance-type") or card_of(node))
+    return str(labels.get(GROUP_LABEL) or labels.get(INSTANCE_LABEL) or card_of(node))
 
 
 def _alive(nodes: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

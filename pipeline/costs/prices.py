@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Literal
 
+from pipeline.cards.labels import INSTANCE_LABEL, MARKET_LABEL, VRAM_LABEL, ZONE_LABEL
+
 Market = Literal["on_demand", "spot"]
 MEMORY_TOLERANCE = 0.08
 """As `pipeline.cards.profiles`: drivers and nominal sizes differ by less, memory sizes of one card by more."""
@@ -142,7 +144,7 @@ class PriceTable:
         """
         known = _MARKETS.get((market or "on_demand").strip().lower())
         if known is None:
-            return f"market {market!r} is neither spot nor on-demand: correct the label ray.io/market-type"
+            return f"market {market!r} is neither spot nor on-demand: correct the label {MARKET_LABEL}"
         wanted = Wanted(card, instance_type, known, place, gpus, vram_gib)
         for prices in self.lists:
             offers = prices.matching(wanted)
@@ -217,9 +219,9 @@ def _remedy(offers: Sequence[Offer], wanted: Wanted) -> str:
     """The labels that would tell the offers apart."""
     labels = []
     if wanted.instance_type is None and len({offer.instance_type for offer in offers}) > 1:
-        labels.append("ramfleet/instance-type")
+        labels.append(INSTANCE_LABEL)
     if wanted.vram_gib is None and len({offer.vram_gib for offer in offers}) > 1:
-        labels.append("ramfleet/vram-gib")
+        labels.append(VRAM_LABEL)
     if len({(offer.region, offer.zone) for offer in offers}) > 1:
-        labels.append("ray.io/availability-zone")
+        labels.append(ZONE_LABEL)
     return f"give the node the label {' and '.join(labels)}" if labels else "leave one of them"

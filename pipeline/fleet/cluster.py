@@ -17,6 +17,7 @@ import ray
 from ray.exceptions import RayError
 from rich.console import Console
 
+from pipeline.cards.labels import ACCELERATOR_LABEL
 from pipeline.cards.node_facts import NodeFacts, Proof, check_proven, read_nodes
 from pipeline.cards.profiles import GIB, load_profiles
 from pipeline.cards.sizing import ModelLoad
@@ -206,7 +207,7 @@ def request_cards(cards: Mapping[str, int]) -> None:
     by_label = is_autoscaler_v2()
     request_resources(
         bundles=[{"GPU": 1} if by_label else {"GPU": 1, f"accelerator_type:{card}": 0.001} for card in wanted],
-        bundle_label_selectors=[{"ray.io/accelerator-type": card} for card in wanted],
+        bundle_label_selectors=[{ACCELERATOR_LABEL: card} for card in wanted],
     )
 
 

@@ -1,4 +1,4 @@
-"""From tags to search: a run becomes an index, and an index answers queries (docs/search.md).
+"""From tags to search: a run becomes an index, and an index answers queries (docs/how-to/search.md).
 
 import pipeline.index
 

@@ -1,4 +1,4 @@
-"""The query language, docs/search.md: one parser for every back end.
+"""The query language, docs/how-to/search.md: one parser for every back end.
 
     query  = and {"OR" and}
     and    = not {["AND"] not}

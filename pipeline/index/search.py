@@ -70,7 +70,7 @@ class Index:
         self._reader, self.names, self.about = open_reader(path)
 
     def search(self, query: str, limit: int = 20, offset: int = 0, facets: int = 0) -> Result:
-        """Images that a query of docs/search.md means, the highest score first.
+        """Images that a query of docs/how-to/search.md means, the highest score first.
 
         limit, offset: the page; facets: so many of the most frequent tags of the whole result.
         Raises QueryError for a query that cannot be read or names unknown tags, and for numbers out of range.

@@ -37,7 +37,7 @@ _TABLE = (
     Metric("ramfleet_images_total", "counter", "{image}", ("result",),
            "images that this driver's chunks committed; result is tagged or rejected", ("commit",)),
     Metric("ramfleet_rejects_total", "counter", "{image}", ("error_kind",),
-           "rejected images among them, by reason (error-kinds.md)", ("commit",)),
+           "rejected images among them, by reason (reference/errors.md)", ("commit",)),
     Metric("ramfleet_chunks_total", "counter", "{chunk}", ("outcome",),
            "chunks that were brought to a commit; outcome is committed, or beaten where another had been first",
            ("commit",)),

@@ -1,0 +1,253 @@
+"""The files for clusters: what is committed is what is generated, valid, and speaks the words that runs read."""
+
+import ast
+import json
+import os
+import re
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import kubernetes_validate
+import pytest
+import ray
+import yaml
+from ray._private.label_utils import parse_node_labels_string, validate_node_label_syntax
+from typer.testing import CliRunner
+
+from pipeline.cards.labels import ACCELERATOR_LABEL, INSTANCE_LABEL, MARKET_LABEL, READ_LABELS, ZONE_LABEL
+from pipeline.cards.node_place import node_place
+from pipeline.cards.profiles import load_profiles
+from pipeline.cards.slot_policy import card_of
+from pipeline.config import load_config
+from pipeline.errors import ConfigError
+from pipeline.fleet import drain
+from pipeline.quoting.fleet_file import FleetFile, load_fleet, parse_fleet
+from pipeline.quoting.groups import Plan, node_labels, plan_of_fleet, ray_card
+from pipeline.quoting.kuberay import PodChoices, raycluster_yaml, rayjob_yaml
+from pipeline.quoting.ray_up import ray_up_local_yaml, ray_up_yaml
+
+ROOT = Path(__file__).parents[2]
+INFRA = ROOT / "infra"
+KUBERNETES = "1.31"
+FILES: dict[str, tuple[str, Callable[[Plan], str]]] = {
+    "kuberay/raycluster.yaml": ("kubernetes", lambda plan: raycluster_yaml(plan, PodChoices())),
+    "kuberay/rayjob.yaml": ("kubernetes", lambda plan: rayjob_yaml(plan, PodChoices())),
+    "ray-up/aws.yaml": ("aws", ray_up_yaml),
+    "ray-up/gcp.yaml": ("gcp", ray_up_yaml),
+    "ray-up/local.yaml": ("local", ray_up_local_yaml),
+}
+FLEETS = sorted((INFRA / "fleets").glob("*.yaml"))
+
+
+def fleet(*nodes: str) -> Plan:
+    return plan_of_fleet(parse_fleet(f"nodes: [{', '.join('{' + node + '}' for node in nodes)}]", "fleet"))
+
+
+def clusters() -> Iterator[dict[str, Any]]:
+    """The specification of each cluster of Kubernetes."""
+    for name in ("raycluster", "rayjob"):
+        for tree in yaml.safe_load_all((INFRA / f"kuberay/{name}.yaml").read_text()):
+            if tree["kind"] != "ConfigMap":
+                yield tree["spec"].get("rayClusterSpec", tree["spec"])
+
+
+def committed_groups() -> list[dict[str, Any]]:
+    return [group for cluster in clusters() for group in cluster["workerGroupSpecs"]]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_what_is_committed_is_what_is_generated(name: str) -> None:
+    """`make infra` writes them again."""
+    source, emit = FILES[name]
+    assert (INFRA / name).read_text() == emit(plan_of_fleet(load_fleet(INFRA / f"fleets/{source}.yaml")))
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if name.startswith("ray-up")])
+def test_cluster_files_are_those_that_ray_up_takes(name: str) -> None:
+    """By the schema of the installed Ray."""
+    schema = Path(os.path.dirname(ray.__file__), "autoscaler", "ray-schema.json")
+    jsonschema.validate(yaml.safe_load((INFRA / name).read_text()), json.loads(schema.read_text()))
+
+
+@pytest.mark.parametrize("claim", [None, "models"])
+def test_pods_are_those_that_kubernetes_takes(claim: str | None) -> None:
+    """Each template as a pod, by the strict schema of Kubernetes; KubeRay's own objects have none in the package."""
+    plan = plan_of_fleet(load_fleet(INFRA / "fleets/kubernetes.yaml"))
+    config, job = yaml.safe_load_all(rayjob_yaml(plan, PodChoices(weights_claim=claim)))
+    kubernetes_validate.validate(config, KUBERNETES, strict=True)
+    cluster = job["spec"]["rayClusterSpec"]
+    for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "pod"}, "spec": group["template"]["spec"]}
+        kubernetes_validate.validate(pod, KUBERNETES, strict=True)
+        assert ("initContainers" in pod["spec"]) == (claim is None)
+
+
+@pytest.mark.parametrize("path", FLEETS, ids=lambda path: path.stem)
+def test_labels_are_those_that_runs_read(path: Path) -> None:
+    """In words that Ray takes; read back, a node is what the fleet file says."""
+    found: FleetFile = load_fleet(path)
+    for offer in found.nodes:
+        labels = node_labels(offer)
+        assert labels.keys() <= READ_LABELS
+        validate_node_label_syntax(labels)
+        place = node_place({"Labels": labels})
+        assert place.instance_type == offer.instance_type
+        assert place.market == offer.market.replace("_", "-")
+        assert offer.region in (place.zone, place.region)
+        assert card_of({"Labels": labels, "Resources": {}}) == (ray_card(offer) or "cpu")
+
+
+def test_labels_in_the_files_are_those_that_runs_read() -> None:
+    """In groups of Kubernetes, node types of `ray up`, and the start of machines of one's own."""
+    written = [group["labels"] for group in committed_groups()]
+    for name in ("aws", "gcp"):
+        types = yaml.safe_load((INFRA / f"ray-up/{name}.yaml").read_text())["available_node_types"]
+        written += [kind["labels"] for title, kind in types.items() if title != "head"]
+    start = yaml.safe_load((INFRA / "ray-up/local.yaml").read_text())["worker_start_ray_commands"][-1]
+    written += [parse_node_labels_string(text) for text in re.findall(r"labels=([^;]+);;", start) if text]
+    assert len(written) > 15
+    for labels in written:
+        assert labels
+        assert labels.keys() <= READ_LABELS
+
+
+def test_no_other_code_spells_the_labels() -> None:
+    """They have one home; strings elsewhere are documentation."""
+    ours = READ_LABELS - {ACCELERATOR_LABEL}
+    for path in (ROOT / "pipeline").rglob("*.py"):
+        if path.name == "labels.py":
+            continue
+        spelled = {node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)}
+        assert not spelled & {*ours, ACCELERATOR_LABEL} or path.name == "kuberay.py", path
+        if path.name == "kuberay.py":
+            assert spelled & ours <= {"node.kubernetes.io/instance-type"}
+
+
+def test_cards_are_called_as_ray_finds_them() -> None:
+    """A label that differs from what Ray finds would hide the card from those who ask for it."""
+    known = {profile.card for profile in load_profiles().cards}
+    for group in committed_groups():
+        card = group["labels"].get(ACCELERATOR_LABEL)
+        cards = group["template"]["spec"]["containers"][0]["resources"]["limits"].get("nvidia.com/gpu")
+        assert (card is None) == (cards is None)
+        assert card is None or card in known
+
+
+@pytest.mark.parametrize("market", ["spot", "on-demand"])
+def test_groups_run_on_nodes_of_their_market_only(market: str) -> None:
+    """Otherwise a node costs something else than its label says. Only spot groups tolerate the taints of spot nodes."""
+    groups = [group for group in committed_groups() if group["labels"][MARKET_LABEL] == market]
+    assert groups
+    for group in groups:
+        spec = group["template"]["spec"]
+        required = spec["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+        operators = {rule["operator"] for term in required["nodeSelectorTerms"] for rule in term["matchExpressions"]}
+        assert operators == ({"In"} if market == "spot" else {"NotIn"})
+        keys = {toleration["key"] for toleration in spec.get("tolerations", ())}
+        assert ("cloud.google.com/gke-spot" in keys) == (market == "spot")
+
+
+def test_pods_drain_before_they_end() -> None:
+    """Within the time that they have; the command is one that there is."""
+    for group in committed_groups():
+        spec = group["template"]["spec"]
+        command = spec["containers"][0]["lifecycle"]["preStop"]["exec"]["command"]
+        assert command[:3] == ["python", "-m", drain.__name__]
+        assert 0 < float(command[command.index("--seconds") + 1]) < spec["terminationGracePeriodSeconds"]
+
+
+def test_pods_hold_no_secret_and_are_nobody() -> None:
+    """Secrets are named only; the user is the one that the image has."""
+    user = re.search(r"^USER (\d+)", (INFRA / "docker/Dockerfile").read_text(), re.MULTILINE)
+    for group in committed_groups():
+        spec = group["template"]["spec"]
+        assert user is not None
+        assert spec["securityContext"]["runAsUser"] == int(user[1])
+        assert spec["securityContext"]["runAsNonRoot"]
+        for container in (*spec["containers"], *spec.get("initContainers", ())):
+            assert "env" not in container
+            assert container["envFrom"][0]["secretRef"]["optional"]
+
+
+def test_the_job_asks_for_the_cards_of_its_groups() -> None:
+    """With a value that the configuration takes."""
+    job = list(yaml.safe_load_all((INFRA / "kuberay/rayjob.yaml").read_text()))[1]
+    setting = re.search(r"--set '(fleet\.request=.*)'", job["spec"]["entrypoint"])
+    assert setting is not None
+    asked = load_config(None, [setting[1]]).fleet.request
+    assert asked == {"T4": 20, "A10G": 24, "L4": 32, "GeForce-RTX-3090": 6}
+
+
+def test_a_fixed_fleet_has_no_autoscaler() -> None:
+    """There is nothing for it to decide."""
+    fixed = yaml.safe_load(raycluster_yaml(fleet("card: T4, most_nodes: 2, least_nodes: 2"), PodChoices()))
+    assert "enableInTreeAutoscaling" not in fixed["spec"]
+    elastic = yaml.safe_load(raycluster_yaml(fleet("card: T4, most_nodes: 2"), PodChoices()))
+    assert elastic["spec"]["enableInTreeAutoscaling"]
+    assert elastic["spec"]["autoscalerOptions"]["version"] == "v2"
+
+
+def test_zones_are_told_from_regions() -> None:
+    """Of both clouds."""
+    nodes = "card: L4, most_nodes: 1, region: "
+    for zone in ("us-east-1a", "us-central1-a"):
+        assert node_labels(fleet(nodes + zone).groups[0].offer)[ZONE_LABEL] == zone
+    for region in ("us-east-1", "us-central1"):
+        assert ZONE_LABEL not in node_labels(fleet(nodes + region).groups[0].offer)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "said"),
+    [
+        (["card: T4, most_nodes: 1"], "no instance_type"),
+        (["instance_type: Standard_NC4as_T4_v3, card: T4, most_nodes: 1"], "neither Amazon's"),
+        (
+            [
+                "instance_type: g5.xlarge, card: A10G, most_nodes: 1",
+                "instance_type: g2-standard-8, card: L4, most_nodes: 1",
+            ],
+            "one cloud, the nodes are of aws, gcp",
+        ),
+        (
+            [
+                "name: a, instance_type: g5.xlarge, card: A10G, most_nodes: 1, region: us-east-1",
+                "name: b, instance_type: g5.xlarge, card: A10G, most_nodes: 1, region: us-west-2",
+            ],
+            "one cluster has one region",
+        ),
+    ],
+)
+def test_ray_up_refuses_what_it_cannot_rent(nodes: list[str], said: str) -> None:
+    """In one line that names it."""
+    with pytest.raises(ConfigError, match=said):
+        ray_up_yaml(fleet(*nodes))
+
+
+def test_machines_of_ones_own_get_their_labels_by_name() -> None:
+    """The line that starts Ray is run by a shell, with a `ray` and a `hostname` that say what they were given."""
+    plan = plan_of_fleet(load_fleet(INFRA / "fleets/local.yaml"))
+    start = yaml.safe_load(ray_up_local_yaml(plan))["worker_start_ray_commands"][-1]
+    for host, card in (("rtx3090-2", "GeForce-RTX-3090"), ("rtx2080-1", "GeForce-RTX-2080"), ("other", None)):
+        script = f'ray() {{ echo "$@"; }}; hostname() {{ echo {host}; }}; {start}'
+        said = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True).stdout
+        given = parse_node_labels_string(said.strip().rpartition("--labels=")[2])
+        assert given.get(ACCELERATOR_LABEL) == card
+
+
+def test_a_fleet_file_alone_gives_a_cluster_file(tmp_path: Path) -> None:
+    """Nothing is quoted: the command needs no images."""
+    from jobs.main import app
+
+    target = tmp_path / "cluster.yaml"
+    arguments = ["quote", "--fleet", str(INFRA / "fleets/aws.yaml"), "--emit", "kuberay", "--image", "mine:1"]
+    result = CliRunner().invoke(app, [*arguments, "--weights-claim", "models", "--to", str(target)])
+    assert result.exit_code == 0, result.output
+    group = yaml.safe_load(target.read_text())["spec"]["workerGroupSpecs"][0]
+    assert group["template"]["spec"]["containers"][0]["image"] == "mine:1"
+    assert group["labels"][INSTANCE_LABEL] == "g4dn.2xlarge"
+    refused = CliRunner().invoke(app, [*arguments[:3], "--emit", "ray-up", "--image", "mine:1"])
+    assert refused.exit_code == 2
+    assert "add --emit kuberay" in re.sub(r"[\s│]+", " ", refused.output)
