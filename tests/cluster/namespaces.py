@@ -27,10 +27,11 @@ _BOOT = """
 set -eu
 hostname "$1"
 mount -t tmpfs -o size=2g none /dev/shm
-mount --bind "$2" /tmp/ray
-mount --bind "$3" /etc/hosts
+mount --bind "$2/ray" /tmp/ray
+mount --bind "$2/hosts" /etc/hosts
+mount --bind "$2/resolv.conf" /etc/resolv.conf
 until ip route | grep -q default; do sleep 0.05; done
-exec /bin/bash -c -- "$4"
+exec /bin/bash -c -- "$3"
 """
 """Then the command, which is process 1 there: when it ends, all else on the machine does."""
 
@@ -91,17 +92,18 @@ class Network:
     def add(self, name: str, command: str, environment: Mapping[str, str]) -> Machine:
         """A machine that runs this line of Bash. It knows itself and the `names` of others, by their addresses.
 
-        Only files in /tmp/ray, /dev/shm and the list of hosts are its own; all others it shares with this machine.
+        Its own are the files in /tmp/ray and /dev/shm, and what names mean; all others it shares with this machine.
         """
         address, home = self.next_address(), self.folder / name
         (home / "ray").mkdir(parents=True)
         hosts = {"localhost": "127.0.0.1", name: address, **self.names}
         (home / "hosts").write_text("".join(f"{ip} {host}\n" for host, ip in hosts.items()))
+        (home / "resolv.conf").write_text("nameserver 127.0.0.1\n")  # nobody: names that are not listed fail at once
         _RAY_FOLDER.mkdir(exist_ok=True)
         log = home / "log"
         with log.open("wb") as out:
             holder = subprocess.Popen(
-                [*_MACHINE, "bash", "-c", _BOOT, "boot", name, str(home / "ray"), str(home / "hosts"), command],
+                [*_MACHINE, "bash", "-c", _BOOT, "boot", name, str(home), command],
                 env=dict(environment),
                 stdin=subprocess.DEVNULL,
                 stdout=out,

@@ -1,7 +1,7 @@
 """What KubeRay makes of a RayJob: the pods of its cluster, with the line that starts Ray in each.
 
-The operator's part is played here, as its documentation has it: `ray start` gets the group's rayStartParams, its labels,
-and what the first container may use; the environment says where the head is, which group this is, and the token.
+The operator's part is played here, as its documentation has it: `ray start` gets the group's rayStartParams and labels,
+and what the first container may use; the environment says where the head is and which group this is.
 """
 
 import shlex
