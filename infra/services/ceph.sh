@@ -14,9 +14,10 @@ ADDRESS=${CEPH_ADDRESS:-127.0.0.1}
 START_TIMEOUT_S=90
 
 fail() { echo "ceph.sh: $1" >&2; exit 1; }
+have() { local name; for name; do command -v "$name" >/dev/null || return 1; done; }  # all of them
 
 install() {
-  if command -v radosgw ceph-mon ceph-osd ceph >/dev/null; then return; fi
+  if have radosgw ceph-mon ceph-osd ceph ceph-authtool monmaptool; then return; fi
   [ "$(id -u)" = 0 ] || fail "installing ${PACKAGES[*]} needs root: run this as root, or ask for these packages"
   command -v apt-get >/dev/null || fail "needs Debian or Ubuntu: install a Ceph monitor, OSD and gateway by hand"
   apt-get update -qq

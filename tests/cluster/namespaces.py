@@ -164,7 +164,7 @@ def need_namespaces() -> None:
     """Skip the test, with the reason, where such machines cannot be made; in CI that is a failure."""
     missing = [name for name in _PROGRAMS if shutil.which(name) is None]
     if missing:
-        reason = f"needs {', '.join(missing)}: install iproute2 and util-linux"
+        reason = f"needs {', '.join(missing)}: `make services` as root installs what makes namespaces"
     else:
         tried = subprocess.run([*_MACHINE, "true"], capture_output=True, text=True, check=False)
         if tried.returncode == 0:

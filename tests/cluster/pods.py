@@ -22,7 +22,7 @@ _GIB = 1 << 30
 
 @dataclass(frozen=True)
 class Pod:
-    """start: a line of Bash; environment: beside what its Secrets and ConfigMaps hold; labels, card: of the Ray node;
+    """start: a line of Bash; environment: beside what its Secrets hold; labels: of the Ray node;
     drain: what runs before it ends, None for the head."""
 
     group: str
@@ -35,20 +35,19 @@ class Pod:
 @dataclass(frozen=True)
 class RayJob:
     """head, workers: pods, the latter by group; least: workers of each group from the beginning; needs_token: whether
-    the cluster asks for one; service: the head's name; values: of the ConfigMap; entrypoint: a line of shell."""
+    the cluster asks for one; service: the head's name; command: the words of the entry point."""
 
     head: Pod
     workers: dict[str, Pod]
     least: dict[str, int]
     needs_token: bool
     service: str
-    values: dict[str, str]
-    entrypoint: str
+    command: list[str]
 
 
 def read_rayjob(file: Path, cpus: int, more: Mapping[str, str]) -> RayJob:
     """The job of a manifest. cpus: that each pod gets, whatever it asks for; more: further options of `ray start`."""
-    config, job = yaml.safe_load_all(file.read_text())
+    job = yaml.safe_load(file.read_text())
     spec, cluster = job["spec"], job["spec"]["rayClusterSpec"]
     groups = cluster["workerGroupSpecs"]
     service = _HEAD_SERVICE.format(name=job["metadata"]["name"])
@@ -58,8 +57,7 @@ def read_rayjob(file: Path, cpus: int, more: Mapping[str, str]) -> RayJob:
         {group["groupName"]: group["minReplicas"] for group in groups},
         cluster["authOptions"]["mode"] == "token",
         service,
-        config["data"],
-        spec["entrypoint"],
+        shlex.split(spec["entrypoint"]),
     )
 
 
