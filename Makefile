@@ -22,10 +22,11 @@ $(STAMP): pyproject.toml
 
 install: $(STAMP)  ## make .venv and install the project into it
 
-services:  ## install what tests need beside packages (a Ceph gateway for S3, Chromium, PostgreSQL), as root
+services:  ## install what tests need beside packages (a Ceph gateway for S3, Chromium, PostgreSQL, ip), as root
 	infra/services/ceph.sh install
 	infra/services/chromium.sh install
 	infra/services/postgres.sh install
+	infra/services/network.sh install
 
 demo: $(STAMP)  ## tag the pictures that come with the project
 	@$(BIN)/ramfleet tag ramcore/demo/pictures --out $(DEMO_RUN)

@@ -17,6 +17,8 @@ import pandas as pd
 import psutil
 from PIL import Image
 
+from pipeline.stores.run_store import RunStore
+
 SCORE_NOISE = 1e-5
 """Scores of the same image in batches of other sizes differ by less."""
 
@@ -134,6 +136,15 @@ def ended(process: subprocess.Popen[str]) -> Iterator[subprocess.Popen[str]]:
             process.wait()
         if process.stdout is not None:
             process.stdout.close()
+
+
+def fetched(store: RunStore, folder: Path) -> Path:
+    """A copy of the run on disk, to be compared."""
+    for prefix in ("", "tags/", "rejects/", "telemetry/"):
+        for name in store.list(prefix):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(store.read(name))
+    return folder
 
 
 def rows(out: Path) -> pd.DataFrame:

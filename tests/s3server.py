@@ -41,15 +41,17 @@ class S3Server:
         return name
 
 
-def serve(folder: Path) -> Iterator[S3Server]:
-    """A server while the generator is open; skips the test where it cannot be had, which is a failure in CI."""
+def serve(folder: Path, address: str = "127.0.0.1") -> Iterator[S3Server]:
+    """A server at this address of the machine while the generator is open; skips the test where it cannot be had, which
+    is a failure in CI."""
     missing = [name for name in _PROGRAMS if shutil.which(name) is None]
     if missing:
         message = f"needs {', '.join(missing)}: `make services` as root installs a Ceph gateway for tests"
         if os.environ.get("CI") == "true":
             pytest.fail(message)
         pytest.skip(message)
-    run = subprocess.run([SCRIPT, "start", folder], capture_output=True, text=True, check=False)
+    given = {**os.environ, "CEPH_ADDRESS": address}
+    run = subprocess.run([SCRIPT, "start", folder], env=given, capture_output=True, text=True, check=False)
     if run.returncode:
         pytest.fail(f"{SCRIPT} start: exit {run.returncode}\n{run.stderr}")
     try:

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# A real S3 server for tests: one Ceph monitor, one OSD in memory and one RADOS gateway, on loopback only.
+# A real S3 server for tests: one Ceph monitor, one OSD in memory and one RADOS gateway, on loopback only; the gateway
+# on CEPH_ADDRESS of the environment instead, if it is given.
 #
 #   infra/services/ceph.sh install            the Debian packages, as root (some 220 MB)
 #   infra/services/ceph.sh start DIR [PORT]   prints endpoint, key and secret as lines NAME=value; free ports if none given
@@ -9,12 +10,14 @@ set -euo pipefail
 PACKAGES=(ceph-mon ceph-osd radosgw ceph-common)
 KEY=testkey
 SECRET=testsecret123
+ADDRESS=${CEPH_ADDRESS:-127.0.0.1}
 START_TIMEOUT_S=90
 
 fail() { echo "ceph.sh: $1" >&2; exit 1; }
+have() { local name; for name; do command -v "$name" >/dev/null || return 1; done; }  # all of them
 
 install() {
-  if command -v radosgw ceph-mon ceph-osd ceph >/dev/null; then return; fi
+  if have radosgw ceph-mon ceph-osd ceph ceph-authtool monmaptool; then return; fi
   [ "$(id -u)" = 0 ] || fail "installing ${PACKAGES[*]} needs root: run this as root, or ask for these packages"
   command -v apt-get >/dev/null || fail "needs Debian or Ubuntu: install a Ceph monitor, OSD and gateway by hand"
   apt-get update -qq
@@ -63,7 +66,7 @@ osd_data = $dir/osd
 keyring = $dir/keyring
 rgw_data = $dir/rgw
 [client]
-rgw_frontends = beast endpoint=127.0.0.1:$port
+rgw_frontends = beast endpoint=$ADDRESS:$port
 rgw_dns_name = localhost
 rgw_enable_usage_log = false
 debug_rgw = 0
@@ -86,7 +89,7 @@ background() { # NAME COMMAND…: its process id goes to DIR/NAME.started
 
 wait_for_gateway() {
   local port=$1 deadline=$((SECONDS + START_TIMEOUT_S))
-  until (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; do
+  until (exec 3<>"/dev/tcp/$ADDRESS/$port") 2>/dev/null; do
     [ $SECONDS -lt $deadline ] || fail "the gateway did not start in $START_TIMEOUT_S s: see $DIR/gateway.out"
     sleep 0.2
   done
@@ -118,7 +121,7 @@ start() {
   radosgw-admin user create --uid test --display-name test --access-key "$KEY" --secret "$SECRET" \
     >"$DIR/user.json" 2>"$DIR/user.out"
   wait_for_gateway "$port"
-  printf 'AWS_ENDPOINT_URL=http://127.0.0.1:%s\nAWS_ACCESS_KEY_ID=%s\nAWS_SECRET_ACCESS_KEY=%s\n' "$port" "$KEY" "$SECRET"
+  printf 'AWS_ENDPOINT_URL=http://%s\nAWS_ACCESS_KEY_ID=%s\nAWS_SECRET_ACCESS_KEY=%s\n' "$ADDRESS:$port" "$KEY" "$SECRET"
 }
 
 stop() {
@@ -140,5 +143,5 @@ case "${1:-}" in
   install) install ;;
   start) [ $# -ge 2 ] || fail "start DIR [PORT]"; start "$2" "${3:-}" ;;
   stop) [ $# -eq 2 ] || fail "stop DIR"; stop "$2" ;;
-  *) sed -n '2,7s/^# \{0,1\}//p' "$0"; exit 2 ;;
+  *) sed -n '2,8s/^# \{0,1\}//p' "$0"; exit 2 ;;
 esac

@@ -11,8 +11,8 @@ from pipeline.yaml_text import dump_yaml
 DEFAULT_IMAGE = "ramfleet:latest"
 BUNDLE = "/models/ram_plus"
 """Where pods find the released model."""
-JOB_VALUES = "ramfleet-job"
-"""ConfigMap of what a job works on: RAMFLEET_INPUT and RAMFLEET_RUN."""
+INPUT, RUN = "s3://bucket/photos.parquet", "s3://bucket/runs/one"
+"""In the place of a job's own, which are not known here."""
 STORE_SECRET = "ramfleet-store"
 """Secret with the keys of buckets and of Hugging Face, as environment variables; pods start without it too."""
 _HEAD_CPUS, _HEAD_MEMORY_GIB = "4", 16
@@ -58,23 +58,19 @@ def raycluster_yaml(plan: Plan, choices: PodChoices) -> str:
 
 
 def rayjob_yaml(plan: Plan, choices: PodChoices) -> str:
-    """A RayJob, and the ConfigMap that says what it works on. A job that fails is run again, and goes on."""
-    values = {
-        "apiVersion": "v1",
-        "kind": "ConfigMap",
-        "metadata": {"name": JOB_VALUES},
-        "data": {"RAMFLEET_INPUT": "s3://bucket/photos.parquet", "RAMFLEET_RUN": "s3://bucket/runs/one"},
-    }
+    """A RayJob. A job that fails is run again, and goes on."""
     spec = {
         "entrypoint": _entrypoint(plan),
         "backoffLimit": 3,
         "shutdownAfterJobFinishes": True,
         "ttlSecondsAfterFinished": 600,
         "submissionMode": "K8sJobMode",
-        "rayClusterSpec": _cluster(plan, choices, JOB_VALUES),
+        "rayClusterSpec": _cluster(plan, choices),
     }
-    text = dump_yaml(values) + "---\n" + dump_yaml(_object("ray.io/v1", "RayJob", "ramfleet", spec))
-    return commented(plan, text, *_NOTES, f"Write your input and run folder into the ConfigMap {JOB_VALUES}.")
+    tree = _object("ray.io/v1", "RayJob", "ramfleet", spec)
+    return commented(
+        plan, dump_yaml(tree), *_NOTES, f"Write your input and run folder in the place of {INPUT} and {RUN}."
+    )
 
 
 def _object(version: str, kind: str, name: str, spec: Mapping[str, Any]) -> dict[str, Any]:
@@ -82,14 +78,15 @@ def _object(version: str, kind: str, name: str, spec: Mapping[str, Any]) -> dict
 
 
 def _entrypoint(plan: Plan) -> str:
-    words = f'ramfleet tag "$RAMFLEET_INPUT" --out "$RAMFLEET_RUN" --model {BUNDLE}'
+    """Two shells read it, that of KubeRay's submitting pod, which has no variables of ours, and that of Ray's job."""
+    words = f"ramfleet tag {INPUT} --out {RUN} --model {BUNDLE}"
     cards = ", ".join(f"{card}: {count}" for card, count in plan.request.items())
     return f"{words} --set 'fleet.request={{{cards}}}'" if plan.is_elastic and cards else words
 
 
-def _cluster(plan: Plan, choices: PodChoices, values: str | None = None) -> dict[str, Any]:
+def _cluster(plan: Plan, choices: PodChoices) -> dict[str, Any]:
     scaling = {"enableInTreeAutoscaling": True, "autoscalerOptions": {"version": "v2", "idleTimeoutSeconds": 300}}
-    head = _container("ray-head", _HEAD_CPUS, _HEAD_MEMORY_GIB, 0, choices, values)
+    head = _container("ray-head", _HEAD_CPUS, _HEAD_MEMORY_GIB, 0, choices)
     return {
         "rayVersion": importlib.metadata.version("ray"),
         "authOptions": {"mode": "token"},
@@ -159,14 +156,12 @@ def _fetching(image: str) -> dict[str, Any]:
     }
 
 
-def _container(
-    name: str, cpus: str, memory_gib: int, cards: int, choices: PodChoices, values: str | None = None
-) -> dict[str, Any]:
+def _container(name: str, cpus: str, memory_gib: int, cards: int, choices: PodChoices) -> dict[str, Any]:
     amount = {"cpu": cpus, "memory": f"{memory_gib}Gi"} | ({"nvidia.com/gpu": str(cards)} if cards else {})
     return {
         "name": name,
         "image": choices.image,
-        "envFrom": [_secret(), *([{"configMapRef": {"name": values}}] if values else [])],
+        "envFrom": [_secret()],
         "resources": {"requests": dict(amount), "limits": dict(amount)},
         "securityContext": _confined(),
         "volumeMounts": [

@@ -15,7 +15,7 @@ from pathlib import Path
 import pandas as pd
 import psutil
 import pytest
-from runs import Run, assert_adds_up, assert_same_results, draw_pictures, ended, finish, kill, wait_until
+from runs import Run, assert_adds_up, assert_same_results, draw_pictures, ended, fetched, finish, kill, wait_until
 from s3server import S3Server
 
 from pipeline.chunks import chunk_name, committed
@@ -48,15 +48,6 @@ def undisturbed(pictures: Path, tiny_bundle: Path, tmp_path_factory: pytest.Temp
 @pytest.fixture
 def run(pictures: Path, tiny_bundle: Path, s3_run: str) -> Run:
     return Run(pictures, s3_run, tiny_bundle, [f"plan.chunk_rows={CHUNK_ROWS}"])
-
-
-def fetched(store: RunStore, folder: Path) -> Path:
-    """A copy of the run on disk, to be compared."""
-    for prefix in ("", "tags/", "rejects/", "telemetry/"):
-        for name in store.list(prefix):
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_bytes(store.read(name))
-    return folder
 
 
 def chunks(store: RunStore) -> int:

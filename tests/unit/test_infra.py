@@ -4,7 +4,9 @@ import ast
 import json
 import os
 import re
+import shlex
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -49,9 +51,8 @@ def fleet(*nodes: str) -> Plan:
 def clusters() -> Iterator[dict[str, Any]]:
     """The specification of each cluster of Kubernetes."""
     for name in ("raycluster", "rayjob"):
-        for tree in yaml.safe_load_all((INFRA / f"kuberay/{name}.yaml").read_text()):
-            if tree["kind"] != "ConfigMap":
-                yield tree["spec"].get("rayClusterSpec", tree["spec"])
+        tree = yaml.safe_load((INFRA / f"kuberay/{name}.yaml").read_text())
+        yield tree["spec"].get("rayClusterSpec", tree["spec"])
 
 
 def committed_groups() -> list[dict[str, Any]]:
@@ -76,9 +77,7 @@ def test_cluster_files_are_those_that_ray_up_takes(name: str) -> None:
 def test_pods_are_those_that_kubernetes_takes(claim: str | None) -> None:
     """Each template as a pod, by the strict schema of Kubernetes; KubeRay's own objects have none in the package."""
     plan = plan_of_fleet(load_fleet(INFRA / "fleets/kubernetes.yaml"))
-    config, job = yaml.safe_load_all(rayjob_yaml(plan, PodChoices(weights_claim=claim)))
-    kubernetes_validate.validate(config, KUBERNETES, strict=True)
-    cluster = job["spec"]["rayClusterSpec"]
+    cluster = yaml.safe_load(rayjob_yaml(plan, PodChoices(weights_claim=claim)))["spec"]["rayClusterSpec"]
     for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
         pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "pod"}, "spec": group["template"]["spec"]}
         kubernetes_validate.validate(pod, KUBERNETES, strict=True)
@@ -172,13 +171,46 @@ def test_pods_hold_no_secret_and_are_nobody() -> None:
             assert container["envFrom"][0]["secretRef"]["optional"]
 
 
+def entrypoint() -> str:
+    text: str = yaml.safe_load((INFRA / "kuberay/rayjob.yaml").read_text())["spec"]["entrypoint"]
+    return text
+
+
 def test_the_job_asks_for_the_cards_of_its_groups() -> None:
     """With a value that the configuration takes."""
-    job = list(yaml.safe_load_all((INFRA / "kuberay/rayjob.yaml").read_text()))[1]
-    setting = re.search(r"--set '(fleet\.request=.*)'", job["spec"]["entrypoint"])
-    assert setting is not None
-    asked = load_config(None, [setting[1]]).fleet.request
+    words = shlex.split(entrypoint())
+    asked = load_config(None, [words[words.index("--set") + 1]]).fleet.request
     assert asked == {"T4": 20, "A10G": 24, "L4": 32, "GeForce-RTX-3090": 6}
+
+
+def test_the_command_of_the_job_comes_through_both_shells() -> None:
+    """That of the submitting pod, which has `ray job submit` in it and no variables, and that of the job."""
+    submit = "import subprocess, sys; print(subprocess.list2cmdline(sys.argv[1:]))"  # as `ray job submit` does
+    first = [sys.executable, "-c", submit]
+    line = subprocess.run(
+        ["bash", "-ceu", f"{shlex.join(first)} {entrypoint()}"], env={}, capture_output=True, text=True, check=True
+    ).stdout
+    second = f"""ramfleet() {{ printf '%s\\0' ramfleet "$@"; }}; {line}"""
+    said = subprocess.run(["bash", "-ceu", second], env={}, capture_output=True, text=True, check=True).stdout
+    assert said.rstrip("\0").split("\0") == shlex.split(entrypoint())
+
+
+def test_clusters_keep_the_rules_of_the_operator() -> None:
+    """Which KubeRay has beside its schema: labels of Kubernetes and none among the parameters of `ray start`; pods
+    that autoscaler 2 may end; a version of Ray that knows tokens."""
+    for cluster in clusters():
+        assert cluster["authOptions"] == {"mode": "token"}
+        assert tuple(map(int, cluster["rayVersion"].split("."))) >= (2, 52)
+        groups = cluster["workerGroupSpecs"]
+        assert len({group["groupName"] for group in groups}) == len(groups)
+        for group in (cluster["headGroupSpec"], *groups):
+            assert "labels" not in group["rayStartParams"]
+            assert group["template"]["spec"]["restartPolicy"] == "Never"
+        for group in groups:
+            assert group["minReplicas"] <= group["replicas"] <= group["maxReplicas"]
+            for key, value in group["labels"].items():
+                assert re.fullmatch(r"([a-z0-9.-]{1,253}/)?[A-Za-z0-9][A-Za-z0-9_.-]{0,62}", key)
+                assert re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?", value)
 
 
 def test_a_fixed_fleet_has_no_autoscaler() -> None:
