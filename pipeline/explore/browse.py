@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.config import FetchConfig, StorageConfig
-from pipeline.errors import RunError
+from pipeline.errors import InputError, RunError
 from pipeline.explore.scores import ScoreTable, Stored
 from pipeline.explore.thumbnails import Thumbnails
 from pipeline.finished_run import FinishedRun
@@ -35,12 +35,16 @@ class UnknownError(RunError):
 class Browser:
     """A finished run, its index and its stored scores, open for reading by many threads.
 
-    folder: where thumbnails and the turned-round scores are kept. Raises InputError for a run that is not finished.
+    folder: where thumbnails and the turned-round scores are kept. Raises InputError for an index of another run.
     """
 
     def __init__(
         self, run: FinishedRun, index: Index, folder: Path, fetch: FetchConfig, storage: StorageConfig
     ) -> None:
+        if index.about["plan_hash"] != run.document["plan_hash"]:
+            raise InputError(
+                f"the index holds another run, {index.about['run']}: name one of {run.root} with --index"
+            )
         self._run, self._index = run, index
         self._one_at_a_time = threading.Lock()
         self._vocabulary = run.vocabulary()

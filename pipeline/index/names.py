@@ -104,8 +104,11 @@ class Names:
         return [self._known[known] for known in shown][:_SUGGESTED]
 
     def completions(self, start: str, most: int) -> list[tuple[str, tuple[int, ...]]]:
-        """At most `most` names, with the tags they mean, for what was typed so far: those that begin so come first, then
-        those with a word that begins so, then those that hold it; the shorter ones first."""
+        """At most `most` names, with the tags they mean, that go on from what was typed so far.
+
+        Those that begin so come first, then those with a word that begins so, then those that hold it; of each the
+        shorter ones first.
+        """
         typed = folded(start)
         if not typed:
             return []
