@@ -395,6 +395,9 @@ document.addEventListener("keydown", (event) => {
   if (done) event.preventDefault();
 });
 
+// The address after # is the state, so that the link to the result cannot be one to an element.
+document.querySelector(".skip").addEventListener("click", (event) => { event.preventDefault(); main.focus(); });
+
 addEventListener("hashchange", show);
 show();
 ask("run").then((run) => {
