@@ -386,7 +386,7 @@ document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input")) return;
   const view = main.dataset.view;
   let done = true;
-  if (event.key === "/") query.select();
+  if (event.key === "/") { query.focus(); query.select(); }
   else if (event.key === "n" || event.key === "p") main.querySelector(`[data-go="${event.key}"]:enabled`)?.click();
   else if (event.key === "Escape" && view === "image") location.hash = lastResult;
   else if (["ArrowLeft", "ArrowRight"].includes(event.key) && view === "image" && !event.target.closest(".grid")) done = besideImage(event.key);
