@@ -42,9 +42,7 @@ class Browser:
         self, run: FinishedRun, index: Index, folder: Path, fetch: FetchConfig, storage: StorageConfig
     ) -> None:
         if index.about["plan_hash"] != run.document["plan_hash"]:
-            raise InputError(
-                f"the index holds another run, {index.about['run']}: name one of {run.root} with --index"
-            )
+            raise InputError(f"the index holds another run, {index.about['run']}: name one of {run.root} with --index")
         self._run, self._index = run, index
         self._one_at_a_time = threading.Lock()
         self._vocabulary = run.vocabulary()

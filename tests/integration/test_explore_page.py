@@ -59,6 +59,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         Image.new("RGB", (120, 90), (6 * number, 100, 50)).save(path)
         pictures.append(str(path))
     write_run(LocalStore(folder / "run"), IMAGES, 4, names=NAMES, rejects=REJECTS, uris=pictures)
+    Path(pictures[39]).unlink()
     command = [sys.executable, "-m", "jobs.main", "explore", str(folder / "run"), "--cache", str(folder / "cache")]
     root = Path(__file__).parents[2]
     with subprocess.Popen(
@@ -154,7 +155,7 @@ def test_an_image_has_its_picture_and_bars(site: Site) -> None:
 
 def test_a_picture_that_is_gone_says_so(site: Site) -> None:
     """In words, in its place."""
-    page = site.go("image?id=image-0000150")
+    page = site.go("image?id=image-0000039")
     expect(page.locator(".image .why")).to_contain_text("cannot be read now")
 
 
