@@ -70,7 +70,8 @@ class ScoreTable:
 
     def of_tag(self, tag: int) -> NDArray[np.float32]:
         """All stored scores of a tag, ascending."""
-        return self._scores[self._starts[tag] : self._starts[tag + 1]]
+        scores: NDArray[np.float32] = self._scores[self._starts[tag] : self._starts[tag + 1]]
+        return scores
 
     def count(self, tag: int) -> int:
         """How many there are."""
