@@ -146,7 +146,7 @@ def test_pages_and_images_are_walked_by_keys(site: Site) -> None:
 def test_an_image_has_its_picture_and_bars(site: Site) -> None:
     """The thumbnail is decoded, and a bar is as long as its score."""
     page = site.go("image?id=image-0000001")
-    page.wait_for_function("document.querySelector('.image img').naturalWidth === 192")
+    expect(page.locator(".image img")).to_have_js_property("naturalWidth", 192)
     row = page.locator(".scores li").first
     score = float(row.locator(".number").inner_text())
     share = row.locator(".bar").evaluate("bar => parseFloat(bar.firstChild.style.width)")
