@@ -1,10 +1,12 @@
 """The page and its JSON over HTTP, for this machine only."""
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware
 from starlette.requests import Request
@@ -15,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pipeline.errors import InputError, RunError
 from pipeline.explore.browse import Browser, UnknownError
+from pipeline.explore.look import MOST_BYTES
 from pipeline.report.contact_sheet import NoPictureError
 
 HOST = "127.0.0.1"
@@ -23,7 +26,7 @@ _PAGE = Path(__file__).parent / "page"
 _MOST = 500
 _HEADERS = {
     "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
         "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
     ),
     "X-Content-Type-Options": "nosniff",
@@ -40,9 +43,15 @@ class ParameterError(RunError):
     exit_code = 2
 
 
+class TooLargeError(RunError):
+    """More bytes were sent than a picture may have."""
+
+    exit_code = 2
+
+
 class _LocalOnly:
     """Answers requests for names of this machine only, so that no other site's name can be made to lead here (DNS
-    rebinding), and tells browsers to run nothing but the files of the page."""
+    rebinding), and of no other page, even of this machine; and tells browsers to run nothing but the page's files."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -61,10 +70,17 @@ class _LocalOnly:
         if _name(request.headers.get("host", "")) not in _HOSTS:
             answer = PlainTextResponse("this page is for the machine that it runs on\n", 421)
             await answer(scope, receive, send_with_headers)
-        elif request.headers.get("sec-fetch-site", "none") == "cross-site" and request.url.path.startswith("/api/"):
+        elif request.url.path.startswith("/api/") and _is_of_another_page(request):
             await PlainTextResponse("asked for by another site\n", 403)(scope, receive, send_with_headers)
         else:
             await self._app(scope, receive, send_with_headers)
+
+
+def _is_of_another_page(request: Request) -> bool:
+    """By what browsers say of where a request comes from; programs say nothing."""
+    origin = request.headers.get("origin")
+    own = origin is None or origin == f"http://{request.headers['host']}"
+    return not own or request.headers.get("sec-fetch-site", "none") not in ("same-origin", "none")
 
 
 def _name(host: str) -> str:
@@ -73,7 +89,14 @@ def _name(host: str) -> str:
 
 
 def make_app(browser: Browser) -> Starlette:
-    """The application. Everything is read only; answers are worked out on threads, as they wait for files."""
+    """The application. It changes nothing of the run; answers are worked out on threads, as they wait for files."""
+    one_picture = asyncio.Semaphore(1)
+
+    async def look(request: Request) -> Response:
+        # So that pictures that wait do not fill the memory.
+        async with one_picture:
+            data = await _picture(request)
+            return JSONResponse(await run_in_threadpool(browser.look, data, _number(request, "limit", 12, 100)))
 
     def get(path: str, answer: Callable[[Request], Response]) -> Route:
         return Route(f"/api/{path}", answer, methods=["GET"])
@@ -87,6 +110,9 @@ def make_app(browser: Browser) -> Starlette:
         get("thumbnail", lambda request: _jpeg(browser.thumbnail(_text(request, "id")))),
         get("rejects", lambda request: JSONResponse(_rejects(browser, request))),
         get("threshold", lambda request: JSONResponse(_threshold(browser, request))),
+        get("news", lambda _: JSONResponse(browser.news())),
+        Route("/api/renew", lambda _: JSONResponse(browser.renew()), methods=["POST"]),
+        Route("/api/look", look, methods=["POST"]),
         Mount("/", StaticFiles(directory=_PAGE, html=True)),
     ]
     return Starlette(
@@ -100,7 +126,18 @@ def _refuse(request: Request, error: Exception) -> Response:
     """One line that says what is wrong."""
     missing = isinstance(error, UnknownError | NoPictureError)
     asked_wrong = isinstance(error, RunError) and error.exit_code == 2 and not isinstance(error, InputError)
-    return JSONResponse({"error": str(error)}, 404 if missing else 400 if asked_wrong else 500)
+    status = 413 if isinstance(error, TooLargeError) else 404 if missing else 400 if asked_wrong else 500
+    return JSONResponse({"error": str(error)}, status)
+
+
+async def _picture(request: Request) -> bytes:
+    """The body, which is the picture's file. Raises TooLargeError as soon as it is too large."""
+    data = bytearray()
+    async for part in request.stream():
+        data += part
+        if len(data) > MOST_BYTES:
+            raise TooLargeError(f"the picture has more than {MOST_BYTES // 10**6} MB: give a smaller one")
+    return bytes(data)
 
 
 def _search(browser: Browser, request: Request) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """What the page asks of a run, as plain values for JSON."""
 
 import threading
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -13,13 +14,15 @@ import pyarrow.parquet as pq
 
 from pipeline.config import FetchConfig, StorageConfig
 from pipeline.errors import InputError, RunError
+from pipeline.explore.committed import GROWING, new_chunks, open_run
+from pipeline.explore.look import MOST_BYTES, Looker
 from pipeline.explore.scores import ScoreTable, Stored
-from pipeline.explore.thumbnails import Thumbnails
+from pipeline.explore.thumbnails import MOST_THUMBNAIL_BYTES, Thumbnails
 from pipeline.finished_run import FinishedRun
 from pipeline.index import Index
-from pipeline.model_record import vocabulary_name, vocabulary_of
+from pipeline.model_record import recorded_bundle, vocabulary_name, vocabulary_of
 from pipeline.redecide import stored_from
-from pipeline.report.rejects import gather_rejects
+from pipeline.report.rejects import RejectKind, gather_rejects
 from ramcore.vocabulary import Vocabulary
 
 _NEIGHBOUR_TAGS = 8
@@ -32,24 +35,50 @@ class UnknownError(RunError):
     exit_code = 2
 
 
-class Browser:
-    """A finished run, its index and its stored scores, open for reading by many threads.
+@dataclass(frozen=True)
+class _State:
+    """What is shown of a run: of one that still grows, as it was when last looked at."""
 
-    folder: where thumbnails and the turned-round scores are kept. Raises InputError for an index of another run.
+    run: FinishedRun
+    scores: ScoreTable
+    rejects: list[RejectKind]
+
+
+class Browser:
+    """A run, its index and its stored scores, open for reading by many threads.
+
+    folder: where thumbnails and the turned-round scores are kept; renew: brings the index up to date with a run that
+    grows; model: folder of the bundle that pictures are tagged by, None for the run's own; device: as for
+    `ramcore.load`; most_bytes: of thumbnails that are kept. Raises InputError for an index of another run.
     """
 
     def __init__(
-        self, run: FinishedRun, index: Index, folder: Path, fetch: FetchConfig, storage: StorageConfig
+        self,
+        run: FinishedRun,
+        index: Index,
+        folder: Path,
+        fetch: FetchConfig,
+        storage: StorageConfig,
+        *,
+        renew: Callable[[], None] = lambda: None,
+        model: Path | None = None,
+        device: str = "auto",
+        most_bytes: int = MOST_THUMBNAIL_BYTES,
     ) -> None:
         if index.about["plan_hash"] != run.document["plan_hash"]:
             raise InputError(f"the index holds another run, {index.about['run']}: name one of {run.root} with --index")
-        self._run, self._index = run, index
-        self._one_at_a_time = threading.Lock()
+        self._index, self._folder, self._renew = index, folder, renew
+        self._one_at_a_time, self._one_renewal = threading.Lock(), threading.Lock()
         self._vocabulary = run.vocabulary()
-        self._scores = ScoreTable(run, folder)
-        self._stored_from = stored_from(self._planned().thresholds, run.document["pinned"]["output.score_floor"])
-        self._rejects = gather_rejects(run)
-        self._thumbnails = Thumbnails(folder, fetch, storage)
+        pinned = run.document["pinned"]
+        self._stored_from = stored_from(_planned(run, self._vocabulary).thresholds, pinned["output.score_floor"])
+        self._state = self._look_at(run)
+        self._thumbnails = Thumbnails(folder, fetch, storage, most_bytes)
+
+        def bundle() -> Path:
+            return model if model is not None else recorded_bundle(run.store, pinned["bundle"])
+
+        self._looker = Looker(bundle, device, self._vocabulary, pinned.get("decode.mode", "fast"))
 
     def __enter__(self) -> "Browser":
         return self
@@ -58,12 +87,38 @@ class Browser:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._thumbnails.__exit__(None, None, None)
+        self._let_go(self._state)
 
     def about(self) -> dict[str, Any]:
         """What the run is."""
-        document = self._run.document
-        kept = {name: document[name] for name in ("status", "finalized_at", "demo", "counts", "model")}
-        return {"run": self._run.root, "index": self._index.about.get("kind"), **kept}
+        run = self._state.run
+        kept = {name: run.document[name] for name in ("status", "finalized_at", "demo", "counts", "model")}
+        shown = {"run": run.root, "index": self._index.about.get("kind"), "most_bytes": MOST_BYTES}
+        return {**shown, "images": self._state.scores.images, **kept}
+
+    def news(self) -> dict[str, int]:
+        """How many chunks were committed since they were looked at; 0 for a run that is finished."""
+        return {"chunks": new_chunks(self._state.run)}
+
+    def renew(self) -> dict[str, Any]:
+        """Take in what was committed since; `about` then. Who reads meanwhile sees the state before."""
+        with self._one_renewal:
+            before = self._state
+            if new_chunks(before.run):
+                # The index first: whatever is found in it can be opened once this is done.
+                self._renew()
+                self._state = self._look_at(open_run(before.run.store, before.run))
+                self._let_go(before)
+        return self.about()
+
+    def _look_at(self, run: FinishedRun) -> _State:
+        return _State(run, ScoreTable(run, self._folder), gather_rejects(run))
+
+    @staticmethod
+    def _let_go(state: _State) -> None:
+        """The scores of a moment are of no use later."""
+        if state.run.document["status"] == GROWING:
+            state.scores.discard()
 
     def search(self, query: str, limit: int, offset: int, facets: int) -> dict[str, Any]:
         """As `Index.search`. Raises QueryError."""
@@ -79,43 +134,56 @@ class Browser:
 
     def image(self, image_id: str) -> dict[str, Any]:
         """An image with all its stored scores, and what decided on them."""
-        row = self._row(image_id)
+        table = self._state.scores
+        row = self._row(table, image_id)
         scores = [
             {**self._tag(tag), "score": score, "threshold": self._threshold(tag), "fired": fired}
-            for tag, score, fired in self._scores.scores_of(row)
+            for tag, score, fired in table.scores_of(row)
         ]
-        return {**self._scores.shown(row), "scores": scores}
+        return {**table.shown(row), "scores": scores}
 
     def neighbours(self, image_id: str, limit: int) -> list[dict[str, Any]]:
         """Images with the most of this one's tags: of its rarest tags, the highest sums of scores."""
-        tags = [tag for tag, _, fired in self._scores.scores_of(self._row(image_id)) if fired]
-        rarest = sorted(tags, key=self._scores.count)[:_NEIGHBOUR_TAGS]
+        table = self._state.scores
+        tags = [tag for tag, _, fired in table.scores_of(self._row(table, image_id)) if fired]
+        return self._sharing(table, tags, limit, image_id)
+
+    def look(self, data: bytes, limit: int) -> dict[str, Any]:
+        """A picture that was handed in, as `Looker.look`, and images of the run that share its tags."""
+        seen = self._looker.look(data)
+        tags = [score["tag_id"] for score in seen["scores"] if score["fired"]] if seen["same_tags"] else []
+        return {**seen, "neighbours": self._sharing(self._state.scores, tags, limit)}
+
+    def _sharing(self, table: ScoreTable, tags: list[int], limit: int, without: str = "") -> list[dict[str, Any]]:
+        rarest = sorted((tag for tag in tags if table.count(tag)), key=table.count)[:_NEIGHBOUR_TAGS]
         if not rarest:
             return []
         query = " OR ".join(f'"{self._vocabulary.tags[tag]}"' for tag in rarest)
         with self._one_at_a_time:
             found = self._index.search(query, limit + 1).hits
-        return [asdict(hit) for hit in found if hit.image_id != image_id][:limit]
+        return [asdict(hit) for hit in found if hit.image_id != without][:limit]
 
     def thumbnail(self, image_id: str) -> bytes:
         """A JPEG. Raises NoPictureError, UnknownError."""
-        shown = self._scores.shown(self._row(image_id))
+        table = self._state.scores
+        shown = table.shown(self._row(table, image_id))
         return self._thumbnails.jpeg(shown["uri"], shown["sha256"] or "")
 
     def reject_kinds(self) -> list[dict[str, Any]]:
         """The kinds of rejects, the most frequent first."""
         names = ("kind", "images", "cause", "remedy", "retriable")
-        return [{name: getattr(kind, name) for name in names} for kind in self._rejects]
+        return [{name: getattr(kind, name) for name in names} for kind in self._state.rejects]
 
     def rejects(self, kind: str, limit: int, offset: int) -> dict[str, Any]:
         """A page of the rejects of a kind. Raises UnknownError."""
-        known = {each.kind: each.images for each in self._rejects}
+        state = self._state
+        known = {each.kind: each.images for each in state.rejects}
         if kind not in known:
             raise UnknownError(f"kind={kind!r}: the run has no such rejects; kinds are {', '.join(known) or 'none'}")
         columns = ("image_id", "uri", "error_kind", "error_detail", "attempts")
         rows: list[dict[str, Any]] = []
         skipped = 0
-        for batch in self._run.batches("rejects", columns):
+        for batch in state.run.batches("rejects", columns):
             found = batch.filter(pc.equal(batch["error_kind"], kind))
             page = found.slice(max(offset - skipped, 0), limit - len(rows))
             rows += page.to_pylist()
@@ -133,32 +201,29 @@ class Browser:
         """
         if not 0 <= tag < len(self._vocabulary.tags):
             raise UnknownError(f"tag_id={tag}: the run has the tags 0 to {len(self._vocabulary.tags) - 1}")
-        under, all_scores = self._scores.split(tag, threshold), self._scores.count(tag)
-        bins = np.searchsorted(self._scores.of_tag(tag), np.linspace(0, 1, _BINS + 1, dtype=np.float32)[1:-1])
+        table, pinned = self._state.scores, self._state.run.document["pinned"]
+        under, all_scores = table.split(tag, threshold), table.count(tag)
+        bins = np.searchsorted(table.of_tag(tag), np.linspace(0, 1, _BINS + 1, dtype=np.float32)[1:-1])
         edges = np.concatenate([[0], bins, [all_scores]])
-        cap = self._run.document["pinned"]["output.top_k"]
+        cap = pinned["output.top_k"]
         return {
             **self._tag(tag),
             "threshold": threshold,
             "images": all_scores - under,
             "run_threshold": self._threshold(tag),
-            "run_images": all_scores - self._scores.split(tag, self._threshold(tag)),
+            "run_images": all_scores - table.split(tag, self._threshold(tag)),
             "lowest": float(self._stored_from[tag]),
             "below_stored": bool(np.float32(threshold) < self._stored_from[tag]),
-            "capped": bool(cap and self._scores.fullest >= cap and threshold < self._threshold(tag)),
+            "capped": bool(cap and table.fullest >= cap and threshold < self._threshold(tag)),
             "histogram": np.diff(edges).tolist(),
-            "over": [self._beside(stored) for stored in self._scores.at(tag, under, under + limit)],
-            "under": [self._beside(stored) for stored in reversed(self._scores.at(tag, under - limit, under))],
+            "over": [_beside(table, stored) for stored in table.at(tag, under, under + limit)],
+            "under": [_beside(table, stored) for stored in reversed(table.at(tag, under - limit, under))],
         }
 
-    def _beside(self, stored: Stored) -> dict[str, Any]:
-        shown = self._scores.shown(stored.row)
-        return {"image_id": shown["image_id"], "uri": shown["uri"], "score": stored.score}
-
-    def _row(self, image_id: str) -> int:
-        row = self._scores.row_of(image_id)
+    def _row(self, table: ScoreTable, image_id: str) -> int:
+        row = table.row_of(image_id)
         if row is None:
-            raise UnknownError(f"id={image_id!r}: no tagged image of {self._run.root} has it")
+            raise UnknownError(f"id={image_id!r}: no tagged image of {self._state.run.root} has it")
         return row
 
     def _tag(self, tag: int) -> dict[str, Any]:
@@ -168,9 +233,15 @@ class Browser:
     def _threshold(self, tag: int) -> float:
         return float(self._vocabulary.thresholds[tag])
 
-    def _planned(self) -> Vocabulary:
-        """The vocabulary that decided which scores were stored."""
-        name = vocabulary_name(self._run.document["pinned"]["bundle"])
-        if not self._run.store.exists(name):
-            return self._vocabulary
-        return vocabulary_of(pq.read_table(pa.BufferReader(self._run.store.read(name))))
+
+def _beside(table: ScoreTable, stored: Stored) -> dict[str, Any]:
+    shown = table.shown(stored.row)
+    return {"image_id": shown["image_id"], "uri": shown["uri"], "score": stored.score}
+
+
+def _planned(run: FinishedRun, own: Vocabulary) -> Vocabulary:
+    """The vocabulary that decided which scores were stored; own: of the run as it is now."""
+    name = vocabulary_name(run.document["pinned"]["bundle"])
+    if not run.store.exists(name):
+        return own
+    return vocabulary_of(pq.read_table(pa.BufferReader(run.store.read(name))))

@@ -68,6 +68,10 @@ class ScoreTable:
         self._columns = lru_cache(_GROUPS)(self._read_columns)
         self.fullest = int(json.loads((self._folder / "about.json").read_text())["fullest"])
 
+    def discard(self) -> None:
+        """Remove the files; they can be read on until this is gone."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
     def of_tag(self, tag: int) -> NDArray[np.float32]:
         """All stored scores of a tag, ascending."""
         scores: NDArray[np.float32] = self._scores[self._starts[tag] : self._starts[tag + 1]]

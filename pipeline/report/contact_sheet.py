@@ -70,10 +70,10 @@ def hasty(fetch: FetchConfig, timeout_s: float) -> FetchConfig:
 
 def _picture(row: dict[str, Any], future: "Future[Fetched]", deadline: float, timeout_s: float) -> Picture:
     try:
-        small = thumbnail(row["sha256"], future, deadline, timeout_s)
+        jpeg = thumbnail(row["sha256"], future, deadline, timeout_s)
     except NoPictureError as error:
         return Picture(row["image_id"], row["uri"], row["tags"], missing=str(error))
-    data_uri = f"data:image/jpeg;base64,{base64.b64encode(small).decode()}"
+    data_uri = f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"
     return Picture(row["image_id"], row["uri"], row["tags"], data_uri)
 
 
@@ -92,16 +92,16 @@ def thumbnail(sha256: str, future: "Future[Fetched]", deadline: float, timeout_s
     if hashlib.sha256(fetched.data).hexdigest() != sha256:
         raise NoPictureError("is not the image that was tagged any more")
     try:
-        return _small(fetched.data)
+        return small(fetched.data)
     except ImageError as error:
         raise NoPictureError(f"cannot be decoded here: {error}") from error
 
 
-def _small(data: bytes) -> bytes:
+def small(data: bytes) -> bytes:
+    """A picture's file as a JPEG of at most 192 pixels a side. Raises ImageError."""
     decoded = decode(data, _SIDE, "draft")
     scale = _SIDE / max(decoded.width, decoded.height)
     size = (max(1, round(decoded.width * scale)), max(1, round(decoded.height * scale)))
-    small = Image.fromarray(decoded.pixels).resize(size, Image.Resampling.BILINEAR)
     buffer = io.BytesIO()
-    small.save(buffer, "JPEG", quality=_QUALITY, optimize=True)
+    Image.fromarray(decoded.pixels).resize(size, Image.Resampling.BILINEAR).save(buffer, "JPEG", quality=_QUALITY, optimize=True)
     return buffer.getvalue()
