@@ -40,7 +40,7 @@ class Looker:
     def __init__(self, bundle: Callable[[], Path], device: str, names: Vocabulary, mode: str) -> None:
         self._bundle, self._device, self._names, self._mode = bundle, device, names, mode
         self._one_at_a_time = threading.Lock()
-        self._loaded: "Tagger | None" = None
+        self._loaded: Tagger | None = None
 
     def look(self, data: bytes) -> dict[str, Any]:
         """Scores of a picture, the highest first: those that a run stores by default, and whether each is a tag.

@@ -103,5 +103,7 @@ def small(data: bytes) -> bytes:
     scale = _SIDE / max(decoded.width, decoded.height)
     size = (max(1, round(decoded.width * scale)), max(1, round(decoded.height * scale)))
     buffer = io.BytesIO()
-    Image.fromarray(decoded.pixels).resize(size, Image.Resampling.BILINEAR).save(buffer, "JPEG", quality=_QUALITY, optimize=True)
+    Image.fromarray(decoded.pixels).resize(size, Image.Resampling.BILINEAR).save(
+        buffer, "JPEG", quality=_QUALITY, optimize=True
+    )
     return buffer.getvalue()

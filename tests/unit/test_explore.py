@@ -1,5 +1,9 @@
 """The page over a run: what its JSON says, and whom it answers."""
 
+import base64
+import io
+import os
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,23 +11,37 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from click.testing import Result
+from committed_run import commit_all, plan_run, tagged_rows
 from PIL import Image
 from starlette.testclient import TestClient
 from synthetic_run import write_run
+from typer.testing import CliRunner
 
+import pipeline.explore.app as app_module
 import pipeline.index
+import ramcore
+from jobs.main import app as main_app
+from pipeline.chunks import commit_chunk
 from pipeline.config import FetchConfig, StorageConfig
+from pipeline.errors import InputError
 from pipeline.explore.app import make_app
 from pipeline.explore.browse import Browser
+from pipeline.explore.committed import open_run
 from pipeline.explore.scores import ScoreTable
+from pipeline.explore.thumbnails import _Kept
+from pipeline.finalize import finalize
 from pipeline.finished_run import FinishedRun
 from pipeline.index.feed import feed
 from pipeline.index.kinds import open_writer
 from pipeline.index.source import open_source
 from pipeline.stores.local_store import LocalStore
+from ramcore.bundle import demo_bundle, read_vocabulary
+from ramcore.errors import BundleError
 from ramcore.vocabulary import Vocabulary
 
 IMAGES = 300
+PICTURES = Path(demo_bundle()).parent / "pictures"
 NAMES = Vocabulary(
     tuple(["dog", "hot dog", "beach", "sea lion"] + [f"tag {n}" for n in range(60)]),
     tuple(["狗", "热狗", "海滩", "海狮"] + [""] * 60),
@@ -195,6 +213,14 @@ def test_another_site_may_not_ask(client: TestClient) -> None:
     assert client.get("/api/run", headers={"sec-fetch-site": "cross-site"}).status_code == 403
 
 
+@pytest.mark.parametrize(
+    "headers", [{"sec-fetch-site": "same-site"}, {"origin": "http://127.0.0.1:9"}, {"origin": "null"}]
+)
+def test_another_page_of_this_machine_may_not_ask(client: TestClient, headers: dict[str, str]) -> None:
+    """Nor send a picture: another port is another page."""
+    assert client.post("/api/look", content=b"x", headers=headers).status_code == 403
+
+
 def test_the_page_runs_nothing_inline(client: TestClient) -> None:
     """The policy forbids code in the page, and the page has none."""
     page = client.get("/")
@@ -228,3 +254,179 @@ def test_scores_are_found_over_many_row_groups(tmp_path: Path) -> None:
     assert all(tag in {each for each, _, _ in table.scores_of(stored.row)} for stored in table.at(tag, 0, 5))
     first = pq.read_table(tmp_path / "run" / run.document["parts"]["tags"][0])
     assert first.num_rows <= 120_000
+
+
+DEMO = read_vocabulary(demo_bundle())
+
+
+@pytest.fixture(scope="module")
+def demo_client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
+    """Over a run with the tags of the demo bundle, but with a threshold of its own."""
+    folder = tmp_path_factory.mktemp("demo")
+    store = LocalStore(folder / "run")
+    raised = DEMO.thresholds.copy()
+    raised[:5] = 0.999
+    write_run(store, IMAGES, 4, names=Vocabulary(DEMO.tags, DEMO.tags_zh, raised))
+    with open_writer("sqlite", str(folder / "run" / "index.sqlite")) as writer:
+        feed(open_source(store), writer, "sqlite")
+    with (
+        pipeline.index.open(store.root) as index,
+        Browser(
+            FinishedRun(store), index, folder, FetchConfig(), StorageConfig(), model=demo_bundle(), device="cpu"
+        ) as browser,
+    ):
+        yield TestClient(make_app(browser), base_url="http://127.0.0.1:8000")
+
+
+def test_a_picture_is_tagged_as_the_run_would(demo_client: TestClient) -> None:
+    """Scores are the model's, thresholds the run's, and neighbours have a tag of it."""
+    data = (PICTURES / "scene_05.jpg").read_bytes()
+    got = demo_client.post("/api/look", content=data).json()
+    tagger = ramcore.load(demo_bundle(), device="cpu")
+    scores = tagger.scores(tagger.pixels(data, "fast")[None])[0].numpy()
+    for entry in got["scores"]:
+        assert entry["score"] == pytest.approx(float(scores[entry["tag_id"]]), abs=1e-5)
+        assert entry["fired"] == (entry["score"] > entry["threshold"])
+        assert (entry["tag_id"] < 5) == (entry["threshold"] == pytest.approx(0.999))
+    assert got["same_tags"]
+    tags = {entry["tag"] for entry in got["scores"] if entry["fired"]}
+    assert tags
+    assert got["neighbours"]
+    assert all(tags & {tag["tag"] for tag in each["tags"]} for each in got["neighbours"])
+    with Image.open(io.BytesIO(base64.b64decode(got["jpeg"]))) as shown:
+        assert (shown.format, max(shown.size)) == ("JPEG", 192)
+
+
+@pytest.mark.parametrize("file", ["broken_empty.jpg", "broken_html.jpg", "broken_header.png", "broken_truncated.jpg"])
+def test_what_is_no_picture_is_refused(demo_client: TestClient, file: str) -> None:
+    """With what is wrong with it, and the next one is tagged."""
+    answer = demo_client.post("/api/look", content=(PICTURES / file).read_bytes())
+    assert answer.status_code == 400
+    assert "\n" not in answer.json()["error"]
+    assert demo_client.post("/api/look", content=(PICTURES / "scene_00.jpg").read_bytes()).status_code == 200
+
+
+def test_a_body_that_is_too_large_is_refused(demo_client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever it says of its length."""
+    monkeypatch.setattr(app_module, "MOST_BYTES", 1_000_000)
+    answer = demo_client.post("/api/look", content=(b"\0" * 400_000 for _ in range(5)))
+    assert (answer.status_code, answer.json()["error"]) == (
+        413,
+        "the picture has more than 1 MB: give a smaller one",
+    )
+
+
+def test_a_model_that_is_not_here_is_asked_for(client: TestClient) -> None:
+    """The run's bundle is on another machine."""
+    answer = client.post("/api/look", content=(PICTURES / "scene_00.jpg").read_bytes())
+    assert answer.status_code == 400
+    assert answer.json()["error"].endswith("is not here: give --model")
+
+
+def test_a_growing_run_is_taken_in(tmp_path: Path, tiny_bundle: Path) -> None:
+    """New chunks are counted and then shown: found, with scores, and rejects among them; the rest stays as it was."""
+    store = LocalStore(tmp_path / "run")
+    ids = [f"i{number}" for number in range(10)]
+    plan = plan_run(store, tiny_bundle, ids)
+    rejected = {"i5": "decode_error"}
+
+    def commit(chunk: int) -> None:
+        assert commit_chunk(store, chunk, tagged_rows(plan, plan.read_chunk(store, chunk), rejected))
+
+    def renew() -> None:
+        with open_writer("sqlite", str(tmp_path / "index.sqlite")) as writer:
+            feed(open_source(store), writer, "sqlite")
+
+    commit(0)
+    renew()
+    cache = tmp_path / "cache"
+    with (
+        pipeline.index.open(tmp_path / "index.sqlite") as index,
+        Browser(open_run(store), index, cache, FetchConfig(), StorageConfig(), renew=renew) as browser,
+    ):
+        client = TestClient(make_app(browser), base_url="http://127.0.0.1:8000")
+        assert client.get("/api/run").json()["status"] == "growing"
+        assert client.get("/api/news").json() == {"chunks": 0}
+        assert client.get("/api/image", params={"id": "i6"}).status_code == 404
+        commit(1)
+        assert client.get("/api/news").json() == {"chunks": 1}
+        assert client.get("/api/search").json()["total"] == 4
+        assert client.post("/api/renew").json()["images"] == 7
+        assert client.get("/api/search").json()["total"] == 7
+        assert client.get("/api/image", params={"id": "i6"}).json()["scores"][0]["fired"]
+        assert client.get("/api/image", params={"id": "i5"}).status_code == 404
+        rejects = client.get("/api/rejects", params={"kind": "decode_error"}).json()
+        assert [row["image_id"] for row in rejects["rows"]] == ["i5"]
+        commit(2)
+        finalize(store)
+        about = client.post("/api/renew").json()
+        assert (about["status"], about["images"]) == ("complete", 9)
+        assert client.get("/api/news").json() == {"chunks": 0}
+        assert client.get("/api/threshold", params={"tag_id": 0, "threshold": 0.5}).json()["images"] == 9
+        assert len(list(cache.glob("scores-*"))) == 1
+
+
+def test_thumbnails_have_a_limit(tmp_path: Path) -> None:
+    """Those that were not looked at for the longest time go; what is looked at stays."""
+    kept = _Kept(tmp_path, 1_000)
+    for number in range(10):
+        kept.put(f"{number}0", bytes(100))
+        os.utime(tmp_path / f"{number}0" / f"{number}0.jpg", (number, number))
+    assert kept.get("00") == bytes(100)
+    kept.put("aa", bytes(100))
+    assert [name for name in (f"{number}0" for number in range(10)) if kept.get(name) is None] == ["10", "20"]
+    assert kept.get("aa") is not None
+    assert sum(path.stat().st_size for path in tmp_path.rglob("*.jpg")) <= 1_000
+
+
+def test_thumbnails_of_another_process_count(tmp_path: Path) -> None:
+    """The limit is that of the folder."""
+    _Kept(tmp_path, 1_000).put("00", bytes(900))
+    later = _Kept(tmp_path, 1_000)
+    later.put("10", bytes(300))
+    assert (later.get("00"), later.get("10")) == (None, bytes(300))
+    later.put("20", bytes(1_001))
+    assert later.get("20") is None
+
+
+def run_command(*arguments: str) -> Result:
+    return CliRunner().invoke(main_app, ["explore", *arguments])
+
+
+def test_a_port_in_use_is_said_at_once(run: FinishedRun) -> None:
+    """In one line, before anything is made."""
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        error = run_command(run.root, "--port", str(port)).exception
+    assert isinstance(error, InputError)
+    assert str(error) == f"--port {port}: Address already in use; give another one, or none for one that is free"
+
+
+@pytest.mark.parametrize(("option", "value"), [("--port", "65536"), ("--port", "-1"), ("--thumbnails-mib", "-1")])
+def test_numbers_out_of_range_are_refused(run: FinishedRun, option: str, value: str) -> None:
+    """Exit code 2, with the option and its value."""
+    result = run_command(run.root, option, value)
+    assert result.exit_code == 2
+    assert option in result.output
+    assert value in result.output
+
+
+def test_an_index_of_another_run_is_refused_and_stays(run: FinishedRun, tmp_path: Path, tiny_bundle: Path) -> None:
+    """It is not brought to this run."""
+    store = LocalStore(tmp_path / "other")
+    commit_all(store, plan_run(store, tiny_bundle, ["a", "b"]))
+    index = str(tmp_path / "other.sqlite")
+    with open_writer("sqlite", index) as writer:
+        feed(open_source(store), writer, "sqlite")
+    error = run_command(run.root, "--index", index, "--cache", str(tmp_path / "cache")).exception
+    assert isinstance(error, InputError)
+    assert str(error).endswith("with --index")
+    with pipeline.index.open(index) as opened:
+        assert opened.search("*").total == 2
+
+
+def test_a_bundle_that_is_none_is_refused_at_once(run: FinishedRun, tmp_path: Path) -> None:
+    """Not when the first picture is dropped."""
+    assert isinstance(run_command(run.root, "--model", str(tmp_path)).exception, BundleError)

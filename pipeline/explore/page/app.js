@@ -24,12 +24,12 @@ function make(tag, attributes = {}, ...children) {
   return element;
 }
 
-async function ask(path, parameters = {}) {
+async function ask(path, parameters = {}, sent = {}) {
   let response;
   try {
-    response = await fetch(`api/${path}?${new URLSearchParams(parameters)}`);
+    response = await fetch(`api/${path}?${new URLSearchParams(parameters)}`, sent);
   } catch {
-    throw new Error("no answer: `ramfleet explore` has ended");
+    throw new Error("no answer: `ramfleet explore` has ended, or the file cannot be read any more");
   }
   const answer = await response.json();
   if (!response.ok) throw new Error(answer.error);
@@ -150,11 +150,11 @@ async function imageView(parameters) {
   )];
 }
 
-function scoreRow(score) {
+function scoreRow(score, index, all, leads = true) {
   const bar = make("div", { class: "bar", role: "img", "aria-label": `score ${score.score.toFixed(3)}, threshold ${score.threshold.toFixed(3)}` }, make("i"), make("b"));
   bar.firstChild.style.width = `${100 * score.score}%`;
   bar.lastChild.style.left = `${100 * score.threshold}%`;
-  const name = make("a", { href: link("threshold", { tag_id: score.tag_id }) }, both(score));
+  const name = leads ? make("a", { href: link("threshold", { tag_id: score.tag_id }) }, both(score)) : make("span", { class: "name" }, both(score));
   return make("li", { class: score.fired ? "fired" : "silent" }, name, bar, make("span", { class: "number" }, score.score.toFixed(3)));
 }
 
@@ -246,9 +246,91 @@ function trialParts(answer) {
   ].filter((part) => part !== null);
 }
 
+// ---------- a picture that no run has
+
+let dropped = null; // The last one: its name, and what became of it.
+
+function take(files) {
+  const file = [...files][0];
+  if (!file) return;
+  dropped = { name: file.name, answer: looked(file) };
+  dropped.answer.catch(() => {}); // It is shown by the view.
+  if (/^#\/look\b/.test(location.hash)) show();
+  else location.hash = link("look");
+}
+
+async function looked(file) {
+  const run = await about;
+  if (file.size > run.most_bytes) throw new Error(`${number(Math.ceil(file.size / 1e6))} MB are too many: a picture may have ${number(run.most_bytes / 1e6)} MB`);
+  if (file.size === 0) throw new Error("the file is empty, or a folder");
+  return ask("look", {}, { method: "POST", body: file, headers: { "Content-Type": "application/octet-stream" } });
+}
+
+async function lookView() {
+  const chooser = make("input", { type: "file", id: "file", accept: "image/*,.jp2,.j2k,.ppm,.pgm,.pbm", class: "hidden", onchange: (event) => take(event.target.files) });
+  const zone = make(
+    "div", { class: "zone" },
+    make("p", {}, make("label", { for: "file", class: "button" }, "Choose a picture"), chooser),
+    make("p", { class: "note" }, "or drop one anywhere on this page, or paste it. It is tagged on this machine by the model of the run, and nothing of it is kept."),
+  );
+  const head = [make("h1", {}, "Try a picture"), zone];
+  if (!dropped) return ["Try a picture", make("div", {}, ...head)];
+  const waiting = `${dropped.name}: being tagged; the first picture waits for the model to be loaded`;
+  status.textContent = waiting;
+  main.replaceChildren(make("div", {}, ...head, make("p", { class: "note" }, waiting)));
+  let answer;
+  try {
+    answer = await dropped.answer;
+  } catch (error) {
+    return ["Try a picture", make("div", {}, ...head, make("p", { class: "error", role: "alert" }, `${dropped.name}: ${error.message}`))];
+  }
+  return [dropped.name, make("div", {}, ...head, ...lookParts(dropped.name, answer))];
+}
+
+function lookParts(name, answer) {
+  const bytes = Uint8Array.from(atob(answer.jpeg), (letter) => letter.charCodeAt(0));
+  const image = make("img", { alt: "", src: URL.createObjectURL(new Blob([bytes], { type: "image/jpeg" })) });
+  image.addEventListener("load", () => URL.revokeObjectURL(image.src), { once: true });
+  const tags = answer.scores.filter((score) => score.fired);
+  const facts = [["file", name], ["model", `${answer.model.kind}${answer.model.demo ? ", demo: it knows drawn scenes only" : ""}`], ["tags", String(tags.length)]];
+  const about = make("dl", {}, ...facts.flatMap(([what, value]) => [make("dt", {}, what), make("dd", {}, value)]));
+  const near = answer.neighbours.length
+    ? hits(answer.neighbours)
+    : make("p", { class: "note" }, !answer.same_tags ? "This model has other tags than the run." : tags.length ? "None: no image of the run has one of its tags." : "None: no tag is over its threshold.");
+  return [
+    make(
+      "div", { class: "image", id: "seen" },
+      make("div", {}, make("div", { class: "picture" }, image), about),
+      make("section", {}, make("h2", {}, "Scores"),
+        make("p", { class: "note" }, answer.scores.length ? "The line in a bar is the tag's threshold; grey tags are not over it. Scores far below are left out." : "No score comes near its threshold."),
+        make("ul", { class: "scores" }, ...answer.scores.map((score, index, all) => scoreRow(score, index, all, answer.same_tags)))),
+    ),
+    make("section", {}, make("h2", {}, "Images of the run with the same tags"), near),
+  ];
+}
+
+const holdsFiles = (event) => event.dataTransfer?.types.includes("Files");
+addEventListener("dragover", (event) => {
+  if (!holdsFiles(event)) return;
+  event.preventDefault();
+  document.body.classList.add("dragging");
+});
+addEventListener("dragleave", (event) => { if (event.relatedTarget === null) document.body.classList.remove("dragging"); });
+addEventListener("drop", (event) => {
+  document.body.classList.remove("dragging");
+  if (!holdsFiles(event)) return;
+  event.preventDefault();
+  take(event.dataTransfer.files);
+});
+addEventListener("paste", (event) => {
+  if (!event.clipboardData?.files.length) return;
+  event.preventDefault();
+  take(event.clipboardData.files);
+});
+
 // ---------- from the address to a view
 
-const VIEWS = { search: searchView, image: imageView, rejects: rejectsView, threshold: thresholdView };
+const VIEWS = { search: searchView, image: imageView, rejects: rejectsView, threshold: thresholdView, look: lookView };
 
 async function show() {
   const mine = ++turn;
@@ -299,7 +381,7 @@ async function suggest() {
     const means = entry.tags.map((tag) => (tag.tag === entry.name ? tag.tag_zh : tag.tag)).filter(Boolean).join(", ") + (entry.more ? ", …" : "");
     const item = make("li", { role: "option", id: `name-${place}`, "aria-selected": "false" }, make("span", {}, entry.name), make("span", { class: "means" }, means));
     item.dataset.name = entry.name;
-    item.addEventListener("mousedown", (event) => { event.preventDefault(); take(entry.name); });
+    item.addEventListener("mousedown", (event) => { event.preventDefault(); complete(entry.name); });
     return item;
   }));
   names.hidden = !found.length;
@@ -315,7 +397,7 @@ function closeNames() {
   query.removeAttribute("aria-activedescendant");
 }
 
-function take(name) {
+function complete(name) {
   const { from } = typed();
   const rest = query.value.slice(query.selectionStart).replace(/^["”]/, "");
   const start = `${query.value.slice(0, from)}${written(name)} `;
@@ -340,7 +422,7 @@ query.addEventListener("keydown", (event) => {
   const chosen = names.querySelector('[aria-selected="true"]');
   if (event.key === "ArrowDown" || event.key === "ArrowUp") choose(event.key === "ArrowDown" ? 1 : -1);
   else if (event.key === "Escape") closeNames();
-  else if ((event.key === "Enter" || event.key === "Tab") && chosen) take(chosen.dataset.name);
+  else if ((event.key === "Enter" || event.key === "Tab") && chosen) complete(chosen.dataset.name);
   else return;
   event.preventDefault();
   event.stopPropagation();
@@ -398,8 +480,42 @@ document.addEventListener("keydown", (event) => {
 // The address after # is the state, so that the link to the result cannot be one to an element.
 document.querySelector(".skip").addEventListener("click", (event) => { event.preventDefault(); main.focus(); });
 
+// ---------- a run that grows
+
+const NEWS_MS = 15000;
+const news = document.getElementById("news");
+
+function describe(run) {
+  const count = `${number(run.images)} images${run.status === "growing" ? " so far" : ""}`;
+  document.getElementById("about").textContent = `${run.run} · ${count}${run.demo ? " · demo model: tags of real photographs mean nothing" : ""}`;
+  return run;
+}
+
+async function watch() {
+  if (!document.hidden && !news.disabled) {
+    const { chunks } = await ask("news").catch(() => ({ chunks: 0 }));
+    news.hidden = chunks === 0;
+    news.textContent = `${number(chunks)} new ${chunks === 1 ? "chunk" : "chunks"}: show`;
+  }
+  setTimeout(watch, NEWS_MS);
+}
+
+news.addEventListener("click", async () => {
+  news.disabled = true;
+  news.textContent = "taking in …";
+  try {
+    const run = describe(await ask("renew", {}, { method: "POST" }));
+    news.hidden = true;
+    status.textContent = `${number(run.images)} images`;
+    await show();
+  } catch (error) {
+    news.textContent = error.message;
+  } finally {
+    news.disabled = false;
+  }
+});
+
+const about = ask("run").then(describe);
+about.then((run) => { if (run.status === "growing") watch(); }, () => {});
 addEventListener("hashchange", show);
 show();
-ask("run").then((run) => {
-  document.getElementById("about").textContent = `${run.run} · ${number(run.counts.tagged)} images${run.demo ? " · demo model: tags of real photographs mean nothing" : ""}`;
-}).catch(() => {});
