@@ -233,7 +233,7 @@ def test_a_picture_dropped_on_any_view_is_tagged(site: Site) -> None:
 @pytest.mark.parametrize(
     ("name", "data", "said"),
     [
-        ("page.jpg", b"<html>no</html>", "page.jpg: HTML or XML text: the bytes are of no known image format"),
+        ("page.jpg", b"<html>no</html>", "page.jpg: an HTML page: the bytes are of no known image format"),
         ("cut.png", b"\x89PNG\r\n\x1a\n", "the file ends before the picture does"),
         ("none.jpg", b"", "none.jpg: the file is empty, or a folder"),
     ],
