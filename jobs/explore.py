@@ -68,12 +68,14 @@ def explore(
         renew()
         with (
             pipeline.index.open(place) as opened,
+            pipeline.index.open(place) as for_facets,
             Browser(
                 open_run(store),
                 opened,
                 folder,
                 settings.fetch,
                 settings.storage,
+                for_facets=for_facets,
                 renew=renew,
                 model=model,
                 device=device,

@@ -104,6 +104,7 @@ def make_app(browser: Browser) -> Starlette:
     routes = [
         get("run", lambda _: JSONResponse(browser.about())),
         get("search", lambda request: JSONResponse(_search(browser, request))),
+        get("facets", lambda request: JSONResponse(_facets(browser, request))),
         get("complete", lambda request: JSONResponse(_complete(browser, request))),
         get("image", lambda request: JSONResponse(browser.image(_text(request, "id")))),
         get("neighbours", lambda request: JSONResponse(_neighbours(browser, request))),
@@ -142,11 +143,12 @@ async def _picture(request: Request) -> bytes:
 
 def _search(browser: Browser, request: Request) -> dict[str, Any]:
     query = _text(request, "q", "*").strip() or "*"
-    page = (
-        _number(request, name, default, most)
-        for name, default, most in (("limit", 48, _MOST), ("offset", 0, None), ("facets", 0, _MOST))
-    )
-    return browser.search(query, *page)
+    return browser.search(query, _number(request, "limit", 48, _MOST), _number(request, "offset", 0, None))
+
+
+def _facets(browser: Browser, request: Request) -> list[dict[str, Any]]:
+    query = _text(request, "q", "*").strip() or "*"
+    return browser.facets(query, _number(request, "limit", 24, _MOST))
 
 
 def _complete(browser: Browser, request: Request) -> list[dict[str, Any]]:

@@ -26,6 +26,9 @@ from pipeline.report.rejects import RejectKind, gather_rejects
 from ramcore.vocabulary import Vocabulary
 
 _NEIGHBOUR_TAGS = 8
+_NEIGHBOUR_IMAGES = 20_000
+"""Images that are ranked for it, unless the rarest tag alone has more."""
+_FACETS_KEPT = 64
 _BINS = 50
 
 
@@ -47,9 +50,10 @@ class _State:
 class Browser:
     """A run, its index and its stored scores, open for reading by many threads.
 
-    folder: where thumbnails and the turned-round scores are kept; renew: brings the index up to date with a run that
-    grows; model: folder of the bundle that pictures are tagged by, None for the run's own; device: as for
-    `ramcore.load`; most_bytes: of thumbnails that are kept. Raises InputError for an index of another run.
+    folder: where thumbnails and the turned-round scores are kept; for_facets: the same index, opened again; renew:
+    brings the index up to date with a run that grows; model: folder of the bundle that pictures are tagged by, None for
+    the run's own; device: as for `ramcore.load`; most_bytes: of thumbnails that are kept. Raises InputError for an
+    index of another run.
     """
 
     def __init__(
@@ -60,6 +64,7 @@ class Browser:
         fetch: FetchConfig,
         storage: StorageConfig,
         *,
+        for_facets: Index | None = None,
         renew: Callable[[], None] = lambda: None,
         model: Path | None = None,
         device: str = "auto",
@@ -68,7 +73,10 @@ class Browser:
         if index.about["plan_hash"] != run.document["plan_hash"]:
             raise InputError(f"the index holds another run, {index.about['run']}: name one of {run.root} with --index")
         self._index, self._folder, self._renew = index, folder, renew
+        self._for_facets = index if for_facets is None else for_facets
         self._one_at_a_time, self._one_renewal = threading.Lock(), threading.Lock()
+        self._one_count = self._one_at_a_time if for_facets is None else threading.Lock()
+        self._facets: dict[tuple[str, int], list[dict[str, Any]]] = {}
         self._vocabulary = run.vocabulary()
         pinned = run.document["pinned"]
         self._stored_from = stored_from(_planned(run, self._vocabulary).thresholds, pinned["output.score_floor"])
@@ -109,6 +117,7 @@ class Browser:
                 self._renew()
                 self._state = self._look_at(open_run(before.run.store, before.run))
                 self._let_go(before)
+                self._facets = {}
         return self.about()
 
     def _look_at(self, run: FinishedRun) -> _State:
@@ -120,10 +129,22 @@ class Browser:
         if state.run.document["status"] == GROWING:
             state.scores.discard()
 
-    def search(self, query: str, limit: int, offset: int, facets: int) -> dict[str, Any]:
-        """As `Index.search`. Raises QueryError."""
+    def search(self, query: str, limit: int, offset: int) -> dict[str, Any]:
+        """As `Index.search`, without facets. Raises QueryError."""
         with self._one_at_a_time:
-            return self._index.search(query, limit, offset, facets).as_dict()
+            return self._index.search(query, limit, offset).as_dict()
+
+    def facets(self, query: str, limit: int) -> list[dict[str, Any]]:
+        """The most frequent tags of all images of a result. Raises QueryError."""
+        kept = self._facets
+        if (query, limit) not in kept:
+            # By an index of their own: they take longer than pages, which do not wait for them.
+            with self._one_count:
+                found = [asdict(facet) for facet in self._for_facets.search(query, 0, 0, limit).facets]
+            if len(kept) >= _FACETS_KEPT:
+                kept = self._facets = {}
+            kept[query, limit] = found
+        return kept[query, limit]
 
     def completions(self, start: str, limit: int) -> list[dict[str, Any]]:
         """Names that go on from what was typed: {name, tags: [{tag_id, tag, tag_zh}]}."""
@@ -155,7 +176,7 @@ class Browser:
         return {**seen, "neighbours": self._sharing(self._state.scores, tags, limit)}
 
     def _sharing(self, table: ScoreTable, tags: list[int], limit: int, without: str = "") -> list[dict[str, Any]]:
-        rarest = sorted((tag for tag in tags if table.count(tag)), key=table.count)[:_NEIGHBOUR_TAGS]
+        rarest = _rarest(table, tags)
         if not rarest:
             return []
         query = " OR ".join(f'"{self._vocabulary.tags[tag]}"' for tag in rarest)
@@ -232,6 +253,18 @@ class Browser:
 
     def _threshold(self, tag: int) -> float:
         return float(self._vocabulary.thresholds[tag])
+
+
+def _rarest(table: ScoreTable, tags: list[int]) -> list[int]:
+    """A few tags of an image that are on few others."""
+    found: list[int] = []
+    images = 0
+    for tag in sorted((tag for tag in tags if table.count(tag)), key=table.count)[:_NEIGHBOUR_TAGS]:
+        images += table.count(tag)
+        if found and images > _NEIGHBOUR_IMAGES:
+            break
+        found.append(tag)
+    return found
 
 
 def _beside(table: ScoreTable, stored: Stored) -> dict[str, Any]:

@@ -83,6 +83,16 @@ function hits(found) {
   return grid(found.map((hit) => tile(hit.image_id, hit.score, hit.tags.slice(0, 4).map((tag) => tag.tag).join(", "))));
 }
 
+// What takes longer comes when it is there, in its own place.
+function later(answer, shown) {
+  const place = make("div", { "aria-busy": "true", class: "later" });
+  answer.then(shown, (error) => make("p", { class: "error" }, error.message)).then((content) => {
+    place.replaceChildren(content);
+    place.setAttribute("aria-busy", "false");
+  });
+  return place;
+}
+
 function pages(view, parameters, offset, size, total, unit) {
   const at = (to) => () => { location.hash = link(view, { ...parameters, offset: to }); };
   const last = Math.min(offset + size, total);
@@ -100,14 +110,11 @@ function pages(view, parameters, offset, size, total, unit) {
 async function searchView(parameters) {
   const q = parameters.get("q") ?? "";
   const offset = Number(parameters.get("offset") ?? 0);
-  const found = await ask("search", { q, offset, limit: PAGE, facets: FACETS });
+  const found = await ask("search", { q, offset, limit: PAGE });
   listed = found.hits.map((hit) => hit.image_id);
   lastResult = location.hash || "#/search";
-  const facets = make(
-    "aside", { class: "facets", "aria-label": "Tags of the result" },
-    make("h2", {}, "Tags of the result"),
-    make("ul", {}, ...found.facets.map((facet) => facetRow(q, facet))),
-  );
+  const facets = make("aside", { class: "facets", "aria-label": "Tags of the result" }, make("h2", {}, "Tags of the result"));
+  facets.append(later(ask("facets", { q, limit: FACETS }), (all) => make("ul", {}, ...all.map((facet) => facetRow(q, facet)))));
   const found_images = make(
     "section", { "aria-label": "Images" },
     pages("search", { q }, offset, PAGE, found.total, "images"),
@@ -130,7 +137,8 @@ function facetRow(q, facet) {
 
 async function imageView(parameters) {
   const id = parameters.get("id") ?? "";
-  const [image, near] = await Promise.all([ask("image", { id }), ask("neighbours", { id })]);
+  const image = await ask("image", { id });
+  const near = later(ask("neighbours", { id }), (found) => found.length ? hits(found) : make("p", { class: "note" }, "None: no tag is over its threshold, or no other image has one of them."));
   const facts = [["id", image.image_id], ["address", image.uri], ["caption", image.caption],
     ["size", image.width && image.height ? `${image.width} × ${image.height}` : null], ["SHA-256", image.sha256]];
   const about = make("dl", {}, ...facts.filter(([, value]) => value).flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, value)]));
@@ -146,7 +154,7 @@ async function imageView(parameters) {
       make("section", {}, make("h2", {}, "Stored scores"),
         make("p", { class: "note" }, "The line in a bar is the tag's threshold; grey tags are not over it. A tag leads to its threshold."), scores),
     ),
-    make("section", {}, make("h2", {}, "Images with the same tags"), near.length ? hits(near) : make("p", { class: "note" }, "None: no tag is over its threshold, or no other image has one of them.")),
+    make("section", {}, make("h2", {}, "Images with the same tags"), near),
   )];
 }
 
