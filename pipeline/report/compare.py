@@ -87,7 +87,7 @@ def _change(a: float | None, b: float | None, comparable: bool) -> str:
     return f"{100 * (b / a - 1):+.1f} %"
 
 
-DRIFT_COLUMNS = ("tag", "of images in A", "in B", "points", "95 % interval", "gained", "lost")
+DRIFT_COLUMNS = ("tag", "in A", "in B", "points", "95 % interval", "gained", "lost")
 """Of `drift_row`."""
 _KINDS: tuple[tuple[Kind, str], ...] = (
     ("changed", "Tags that changed most"),

@@ -49,7 +49,7 @@ def _headlines(drift: Drift) -> list[tuple[str, str, str]]:
     """(label, value, note)."""
     marked = sum(shift.marked for shift in drift.shifts)
     agreement = drift.agreement
-    lines = [("tags that changed rate", f"{marked:,}", f"marked, of {counted(drift.tested, 'tag')} in use")]
+    lines = [("tags that drifted", f"{marked:,}", f"marked, of {counted(drift.tested, 'tag')} in use")]
     for kind in ("appeared", "vanished"):
         shifts = drift.of_kind(kind)
         lines.append((f"tags that {kind}", f"{len(shifts):,}", f"{sum(shift.marked for shift in shifts):,} marked"))

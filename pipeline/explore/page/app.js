@@ -71,7 +71,8 @@ function picture(id) {
 }
 
 function tile(id, score, caption) {
-  const shown = make("div", { class: "caption" }, make("span", { class: "count" }, score.toFixed(3)), caption);
+  // Where a query asks for no tag, nothing is ranked.
+  const shown = make("div", { class: "caption" }, score > 0 ? make("span", { class: "count" }, score.toFixed(3)) : null, make("span", { class: "what" }, caption));
   return make("li", {}, make("a", { class: "tile", href: link("image", { id }), "aria-label": `${id}: ${caption}` }, picture(id), shown));
 }
 
@@ -181,7 +182,7 @@ async function rejectsView(parameters) {
   return ["Rejects", make(
     "div", {},
     make("h1", {}, "Rejects"),
-    table(["kind", "images", "cause", "remedy"], rows),
+    make("div", { class: "kinds" }, table(["kind", "images", "cause", "remedy"], rows)),
     make("h2", {}, kind),
     pages("rejects", { kind }, offset, REJECTS, page.total, "images"),
     table(["id", "address", "what was said"], images),
@@ -208,6 +209,7 @@ async function thresholdView(parameters) {
   if (tag_id === null) return ["Thresholds", make("div", {}, head, make("p", { class: "note" }, "Choose a tag: its stored scores are decided anew as the slider moves, without the model."))];
   const first = await ask("threshold", { tag_id, threshold: 0, limit: 0 });
   const trial = make("section", { id: "trial" });
+  const bars = make("div");
   const range = make("input", { type: "range", min: 0, max: 1, step: 0.001, "aria-label": "Threshold" });
   const exact = make("input", { type: "number", min: 0, max: 1, step: 0.001, "aria-label": "Threshold, as a number" });
   let asked = 0;
@@ -220,6 +222,7 @@ async function thresholdView(parameters) {
       answer = error;
     }
     if (mine !== asked) return;
+    if (!(answer instanceof Error)) bars.replaceChildren(histogram(answer));
     trial.replaceChildren(...(answer instanceof Error ? [make("p", { class: "error" }, answer.message)] : trialParts(answer)));
   };
   range.addEventListener("input", () => { exact.value = range.value; decide(range.value); });
@@ -229,22 +232,27 @@ async function thresholdView(parameters) {
   exact.value = Number(first.run_threshold.toPrecision(6));
   await decide(first.run_threshold);
   const reset = make("button", { type: "button", onclick: () => { range.value = first.run_threshold; exact.value = Number(first.run_threshold.toPrecision(6)); decide(first.run_threshold); } }, "Run's");
-  return [first.tag, make("div", {}, head, make("h2", { id: "tag-name" }, both(first)), make("div", { class: "slider" }, range, exact, reset), trial)];
+  return [first.tag, make("div", {}, head, make("h2", { id: "tag-name" }, both(first)), make("div", { class: "exact" }, exact, reset), make("div", { class: "slider" }, bars, range), trial)];
+}
+
+function histogram(answer) {
+  const most = Math.max(1, ...answer.histogram);
+  const bars = answer.histogram.map((count, place) => {
+    const bar = make("i", { class: (place + 0.5) / answer.histogram.length > answer.threshold ? "over" : null, title: `${(place / answer.histogram.length).toFixed(2)}: ${number(count)}` });
+    bar.style.height = `${(100 * count) / most}%`;
+    return bar;
+  });
+  const cut = make("b");
+  cut.style.left = `${100 * answer.threshold}%`;
+  return make("div", { class: "histogram", role: "img", "aria-label": "Stored scores from 0 to 1, and the threshold among them" }, ...bars, cut);
 }
 
 function trialParts(answer) {
-  const most = Math.max(1, ...answer.histogram);
-  const bars = make("div", { class: "histogram", role: "img", "aria-label": "Stored scores from 0 to 1" }, ...answer.histogram.map((count, place) => {
-    const bar = make("i", { class: (place + 0.5) / answer.histogram.length > answer.threshold ? "over" : null, title: `${place / answer.histogram.length}: ${number(count)}` });
-    bar.style.height = `${(100 * count) / most}%`;
-    return bar;
-  }));
   const change = answer.images - answer.run_images;
   const sign = change > 0 ? "+" : "−";
   const compared = change === 0 ? "as in the run" : `${sign}${number(Math.abs(change))} against the run's ${number(answer.run_images)} at ${answer.run_threshold.toFixed(3)}`;
-  const listOf = (found) => grid(found.map((each) => tile(each.image_id, each.score, each.uri)));
+  const listOf = (found) => grid(found.map((each) => tile(each.image_id, each.score, each.image_id)));
   return [
-    bars,
     make("p", { class: "headline" }, make("span", { id: "decided" }, number(answer.images)), " images"),
     make("p", { class: "note" }, compared),
     answer.below_stored ? make("p", { class: "error" }, `Scores up to ${answer.lowest.toFixed(3)} were not all stored: there may be more images at this threshold. output.score_floor decides what a run stores.`) : null,
