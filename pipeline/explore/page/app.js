@@ -287,7 +287,7 @@ async function lookView() {
   const zone = make(
     "div", { class: "zone" },
     make("p", {}, make("label", { for: "file", class: "button" }, "Choose a picture"), chooser),
-    make("p", { class: "note" }, "or drop one anywhere on this page, or paste it. It is tagged on this machine by the model of the run, and nothing of it is kept."),
+    make("p", { class: "note" }, "or drop one anywhere on this page, or paste it. It is tagged on this machine, and nothing of it is kept."),
   );
   const head = [make("h1", {}, "Try a picture"), zone];
   if (!dropped) return ["Try a picture", make("div", {}, ...head)];
