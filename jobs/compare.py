@@ -1,6 +1,7 @@
 """`ramfleet compare A B`: tag drift, throughput and cost between two finished runs."""
 
 import json
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,95 +13,126 @@ if TYPE_CHECKING:
     from pipeline.report.compare import Comparison
 
 _TAGS = 20
+_IMAGES = 10
+_Table = tuple[str, tuple[str, ...], list[tuple[str, ...]]]
+"""Title, head, rows."""
+
+
+class Form(StrEnum):
+    """What a comparison is written as."""
+
+    terminal = "terminal"
+    json = "json"
+    md = "md"
+    html = "html"
 
 
 def compare(
     run_a: Annotated[str, typer.Argument(help="A finished run: its folder, or s3://bucket/prefix.")],
     run_b: Annotated[str, typer.Argument(help="The run that it is compared with.")],
-    as_json: Annotated[bool, typer.Option("--json", help="All figures and tags as one JSON object.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="All figures and tags, and the 100 images that changed most, as JSON.")
+    ] = False,
     as_md: Annotated[bool, typer.Option("--md", help="Markdown instead of a table for the terminal.")] = False,
-    out: Annotated[Path | None, typer.Option(help="A local file for --json or --md.")] = None,
+    as_html: Annotated[bool, typer.Option("--html", help="A page without scripts; needs --out.")] = False,
+    out: Annotated[Path | None, typer.Option(help="A local file for --json, --md or --html.")] = None,
     prices: Annotated[
         list[str] | None,
         typer.Option(help="File of prices to reckon both with, instead of those noted as nodes joined."),
     ] = None,
-    tags: Annotated[int, typer.Option(min=0, help="So many tags, those whose share changed most.")] = _TAGS,
+    tags: Annotated[int, typer.Option(min=0, help="So many tags of each table, marked ones first.")] = _TAGS,
+    images: Annotated[
+        int, typer.Option(min=0, max=100, help="So many of the images that changed most; with --html their pictures.")
+    ] = _IMAGES,
+    config: Annotated[
+        Path | None, typer.Option(help="YAML file; its fetch and storage sections say how pictures are read.")
+    ] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", help="section.key=value of fetch and storage; may be repeated.")
+    ] = None,
 ) -> None:
-    """Compare two finished runs: figures and cost, how far they agree on common images, which tags drifted."""
+    """Compare two finished runs: figures and cost, how far they agree on common images, which tags drifted.
+
+    Tags that appeared, vanished or changed rate come with confidence intervals, and the images that changed most.
+    """
+    from pipeline.config import load_config
     from pipeline.costs.price_files import load_prices
     from pipeline.finished_run import FinishedRun
     from pipeline.report.compare import as_dict, compare_runs
+    from pipeline.report.compare_page import render_comparison
     from pipeline.stores.opening import open_store
 
-    if as_json and as_md:
-        raise typer.BadParameter("give one of --json, --md, not both")
-    if out is not None and not (as_json or as_md):
-        raise typer.BadParameter("--out needs --json or --md")
+    form = _form(as_json, as_md, as_html, out)
+    settings = load_config(config, overrides or ())
     a, b = (FinishedRun(open_store(run)) for run in (run_a, run_b))
     found = compare_runs(a, b, load_prices(prices) if prices else None)
-    if not (as_json or as_md):
-        _print(found, tags)
-        return
-    text = json.dumps(as_dict(found), indent=2, ensure_ascii=False) + "\n" if as_json else _markdown(found, tags)
+    match form:
+        case Form.terminal:
+            _print(found, tags, images)
+            return
+        case Form.json:
+            text = json.dumps(as_dict(found), indent=2, ensure_ascii=False) + "\n"
+        case Form.md:
+            text = _markdown(found, tags, images)
+        case Form.html:
+            text = render_comparison(found, tags, images, settings.fetch, settings.storage)
     if out is None:
         typer.echo(text, nl=False)
     else:
         write_local(out, text)
 
 
-def _print(found: "Comparison", tags: int) -> None:
+def _form(as_json: bool, as_md: bool, as_html: bool, out: Path | None) -> Form:
+    chosen = [form for form, given in ((Form.json, as_json), (Form.md, as_md), (Form.html, as_html)) if given]
+    if len(chosen) > 1:
+        raise typer.BadParameter(f"give one of {', '.join(f'--{form}' for form in chosen)}, not several")
+    if out is not None and not chosen:
+        raise typer.BadParameter("--out needs --json, --md or --html")
+    if out is None and chosen == [Form.html]:
+        raise typer.BadParameter("--html needs --out FILE.html")
+    return chosen[0] if chosen else Form.terminal
+
+
+def _print(found: "Comparison", tags: int, images: int) -> None:
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
+    from pipeline.report.compare import agreement_line, method_line
+
     console = Console()
     console.print(f"A  {found.a.root}\nB  {found.b.root}", markup=False, highlight=False)
-    for title, head, rows in _tables(found, tags):
+    for title, head, rows in _tables(found, tags, images):
         table = Table(*head, title=title, title_justify="left")
         for column in table.columns[1:]:
-            column.justify = "right"
+            column.justify = "left" if column.header in ("gained tags", "lost tags") else "right"
         for row in rows:
             table.add_row(*(escape(cell) for cell in row))
         console.print(table)
-    console.print(_agreement(found), markup=False, highlight=False)
+    for line in (method_line(found.drift), agreement_line(found.drift)):
+        console.print(line, markup=False, highlight=False)
 
 
-def _markdown(found: "Comparison", tags: int) -> str:
+def _markdown(found: "Comparison", tags: int, images: int) -> str:
+    from pipeline.report.compare import agreement_line, method_line
     from pipeline.report.exports import markdown_table
 
     lines = ["# Two runs", ""]
     lines += markdown_table(("", "run"), [("A", found.a.root), ("B", found.b.root)])
-    for title, head, rows in _tables(found, tags):
+    for title, head, rows in _tables(found, tags, images):
         lines += ["", f"## {title}", "", *markdown_table(head, rows)]
-    return "\n".join([*lines, "", _agreement(found)]) + "\n"
+    return "\n".join([*lines, "", method_line(found.drift), "", agreement_line(found.drift)]) + "\n"
 
 
-def _tables(found: "Comparison", tags: int) -> list[tuple[str, tuple[str, ...], list[tuple[str, ...]]]]:
-    from pipeline.report.compare import figure_rows
-    from pipeline.report.numbers import share
+def _tables(found: "Comparison", tags: int, images: int) -> list[_Table]:
+    from pipeline.report.compare import DRIFT_COLUMNS, drift_tables, figure_rows
 
-    drifted = [shift for shift in found.shifts if shift.change or shift.gained or shift.lost][:tags]
-    drift: list[tuple[str, ...]] = [
-        (s.tag, share(s.share_a), share(s.share_b), f"{100 * s.change:+.2f}", f"{s.gained:,}", f"{s.lost:,}")
-        for s in drifted
+    tables: list[_Table] = [("Figures", ("", "A", "B", "change"), [*figure_rows(found)])]
+    tables += [(title, DRIFT_COLUMNS, rows) for title, rows in drift_tables(found.drift, tags) if rows]
+    changed = [
+        (image.image_id, ", ".join(image.gained), ", ".join(image.lost), f"{image.score_change:.3f}")
+        for image in found.drift.changed[:images]
     ]
-    tables: list[tuple[str, tuple[str, ...], list[tuple[str, ...]]]] = [
-        ("Figures", ("", "A", "B", "change"), [*figure_rows(found)])
-    ]
-    if drift:
-        head = ("tag", "of images in A", "in B", "points", "gained", "lost")
-        tables.append(("Tags that changed most", head, drift))
+    if changed:
+        tables.append(("Images that changed most", ("id", "gained tags", "lost tags", "scores moved"), changed))
     return tables
-
-
-def _agreement(found: "Comparison") -> str:
-    from pipeline.report.numbers import share
-
-    agreement = found.agreement
-    if not agreement.images or agreement.mean_overlap is None:
-        return "The two runs have no tagged image in common."
-    every = "" if agreement.every == 1 else f" (one in {agreement.every} was compared)"
-    return (
-        f"{agreement.images:,} images in both{every}: {share(agreement.same / agreement.images)} with the same tags; "
-        f"{share(agreement.mean_overlap)} of the tags of an image are the same on average."
-    )

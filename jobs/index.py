@@ -67,7 +67,7 @@ def index(
     place = out or default_out(run, to.value)
     console = Console(stderr=True, soft_wrap=True)
     try:
-        with open_writer(to.value, place) as writer, _Bar(console) as bar:
+        with open_writer(to.value, place) as writer, Bar(console) as bar:
             fed = feed(source, writer, to.value, synonyms, hierarchy, replace, bar.show)
             if push is not None:
                 send(Path(place), push, writer.ledger)
@@ -78,7 +78,7 @@ def index(
     typer.echo(f"{without_credentials(place)}: {fed.documents:,} images; {counts} ({rate:,.0f} images/s)")
 
 
-class _Bar:
+class Bar:
     """A bar on a terminal, a line every ten seconds elsewhere, on standard error."""
 
     def __init__(self, console: "Console") -> None:
@@ -98,7 +98,7 @@ class _Bar:
         self._started = time.monotonic()
         self._line_at = self._started + _LINE_EVERY_S
 
-    def __enter__(self) -> "_Bar":
+    def __enter__(self) -> "Bar":
         self._bar.start()
         return self
 

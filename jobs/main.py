@@ -10,6 +10,7 @@ import typer
 import jobs.calibrate
 import jobs.clean
 import jobs.compare
+import jobs.explore
 import jobs.finalize
 import jobs.fleet
 import jobs.index
@@ -49,6 +50,7 @@ app.command("submit")(jobs.submit.submit)
 app.command("index")(jobs.index.index)
 # A query may begin with what it excludes: -person.
 app.command("search", context_settings={"ignore_unknown_options": True})(jobs.search.search)
+app.command("explore")(jobs.explore.explore)
 app.command("threshold")(jobs.threshold.threshold)
 app.command("train")(jobs.train.train)
 app.add_typer(jobs.model.app, name="model")

@@ -29,14 +29,15 @@ def retry(
     What is tagged already stays as it is. Run it again to go on, or to try once more.
     """
     from pipeline.config import load_config
+    from pipeline.model_record import recorded_bundle
     from pipeline.pins import check_pins, pinned_tree
-    from pipeline.retry import planned_run, recorded_bundle, retriable_kinds
+    from pipeline.retry import planned_run, retriable_kinds
     from pipeline.stores.opening import open_store
 
     kinds = retriable_kinds(only)
     store = open_store(run)
     plan = planned_run(store)
-    bundle = model or str(recorded_bundle(store, plan))
+    bundle = model or str(recorded_bundle(store, plan.pinned["bundle"]))
     settings = load_config(config, set_, bundle=bundle, under=pinned_tree(plan))
     check_pins(plan, settings.pinned(), run)
     with on_screen(run) as console:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 import pyarrow as pa
@@ -24,6 +25,16 @@ _HOLDS: dict[str, type] = {
 _COUNTS = ("input", "tagged", "rejected", "duplicates", "carried", "missing")
 BATCH_ROWS = 65_536
 """Rows that are held in memory at a time."""
+
+
+@dataclass(frozen=True)
+class RowGroup:
+    """Rows of a table that are read at once. first: the number of its first row in the table; rows: how many."""
+
+    part: str
+    number: int
+    first: int
+    rows: int
 
 
 class FinishedRun:
@@ -67,6 +78,23 @@ class FinishedRun:
         for part in self._parts(table):
             with self._opened(part) as file:
                 yield from pq.ParquetFile(file).iter_batches(batch_size=rows, columns=list(columns))
+
+    def row_groups(self, table: str) -> list[RowGroup]:
+        """The pieces that a row can be read from without the rest of its table."""
+        groups: list[RowGroup] = []
+        first = 0
+        for part in self._parts(table):
+            footer = self._footer(part)
+            for number in range(footer.num_row_groups):
+                rows = int(footer.row_group(number).num_rows)
+                groups.append(RowGroup(part, number, first, rows))
+                first += rows
+        return groups
+
+    def row_group(self, group: RowGroup, columns: Sequence[str]) -> pa.Table:
+        """One of them, these columns only."""
+        with self._opened(group.part) as file, pq.ParquetFile(file) as parquet:
+            return parquet.read_row_group(group.number, columns=list(columns))
 
     def _read(self, part: str) -> pa.Table:
         with self._opened(part) as file:

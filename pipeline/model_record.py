@@ -4,19 +4,20 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from pipeline.errors import PlanError
+from pipeline.errors import PinnedError, PlanError
+from pipeline.events import read_events
 from pipeline.plan import Plan
 from pipeline.stores.run_store import RunStore
 from pipeline.tables import VOCABULARY_SCHEMA, to_parquet
-from ramcore.bundle import read_config, read_vocabulary
+from ramcore.bundle import bundle_hash, demo_bundle, read_config, read_vocabulary
 from ramcore.config import ModelConfig
 from ramcore.vocabulary import Vocabulary
 
 
-def record_model(store: RunStore, bundle: Path, bundle_hash: str) -> None:
-    """Keep the bundle's vocabulary and config beside the plan, under names of their own."""
-    store.create(vocabulary_name(bundle_hash), to_parquet(vocabulary_table(read_vocabulary(bundle))))
-    store.create(model_name(bundle_hash), read_config(bundle).to_json().encode())
+def record_model(store: RunStore, bundle: Path, identity: str) -> None:
+    """Keep the bundle's vocabulary and config beside the plan, under names of their own. identity: its hash."""
+    store.create(vocabulary_name(identity), to_parquet(vocabulary_table(read_vocabulary(bundle))))
+    store.create(model_name(identity), read_config(bundle).to_json().encode())
 
 
 def recorded_model(store: RunStore, plan: Plan) -> ModelConfig:
@@ -29,14 +30,31 @@ def recorded_vocabulary(store: RunStore, plan: Plan) -> bytes:
     return _read(store, vocabulary_name(plan.pinned["bundle"]))
 
 
-def vocabulary_name(bundle_hash: str) -> str:
+def recorded_bundle(store: RunStore, identity: str) -> Path:
+    """The folder of the bundle with this hash: where a driver of the run had it, or the demo bundle.
+
+    Raises PinnedError if it is in neither place.
+    """
+    used = [
+        Path(event["bundle"])
+        for event in read_events(store)
+        if event["event"] == "driver_started" and "bundle" in event
+    ]
+    for folder in dict.fromkeys([*reversed(used), demo_bundle()]):
+        if (folder / "config.json").exists() and bundle_hash(folder) == identity:
+            return folder
+    place = f", it was {used[-1]}" if used else ""
+    raise PinnedError(f"{store.root}: the bundle that the run was planned with is not here{place}: give --model")
+
+
+def vocabulary_name(identity: str) -> str:
     """The object that keeps the vocabulary of the bundle that a run was planned with."""
-    return f"plan/vocabulary-{bundle_hash[:16]}.parquet"
+    return f"plan/vocabulary-{identity[:16]}.parquet"
 
 
-def model_name(bundle_hash: str) -> str:
+def model_name(identity: str) -> str:
     """The object that keeps the config of that bundle."""
-    return f"plan/model-{bundle_hash[:16]}.json"
+    return f"plan/model-{identity[:16]}.json"
 
 
 def _read(store: RunStore, name: str) -> bytes:

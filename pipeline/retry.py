@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -13,7 +12,6 @@ from pipeline.chunks import generations, pending_chunks, read_chunk
 from pipeline.config import Config
 from pipeline.error_kinds import ERROR_KINDS
 from pipeline.errors import ConfigError, InputError, PinnedError, StoppedError
-from pipeline.events import read_events
 from pipeline.finalize import finalize
 from pipeline.finished_run import published
 from pipeline.fleet.replica import Replica
@@ -26,7 +24,7 @@ from pipeline.stores.read_ahead import read_ahead
 from pipeline.stores.read_only import refuse_if_cleaned
 from pipeline.stores.run_store import RunStore
 from pipeline.tag import Request, Result, work_on
-from ramcore.bundle import bundle_hash, demo_bundle
+from ramcore.bundle import bundle_hash
 
 
 @dataclass(frozen=True)
@@ -70,23 +68,6 @@ def planned_run(store: RunStore) -> Plan:
             "run the command that began the run again, then retry its rejects"
         )
     return plan
-
-
-def recorded_bundle(store: RunStore, plan: Plan) -> Path:
-    """The folder of the run's model: where a driver of the run had it, or the demo bundle.
-
-    Raises PinnedError if it is in neither place.
-    """
-    used = [
-        Path(event["bundle"])
-        for event in read_events(store)
-        if event["event"] == "driver_started" and "bundle" in event
-    ]
-    for folder in [*reversed(used), demo_bundle()]:
-        if (folder / "config.json").exists() and bundle_hash(folder) == plan.pinned["bundle"]:
-            return folder
-    place = f", it was {used[-1]}" if used else ""
-    raise PinnedError(f"{store.root}: the bundle that the run was planned with is not here{place}: give --model")
 
 
 def find_rejects(store: RunStore, plan: Plan, kinds: frozenset[str]) -> tuple[RetryPass, Counter[str]]:

@@ -86,14 +86,17 @@ class Reader(ABC):
         """Let go of files and connections."""
 
 
-def package(name: str, extra: str) -> ModuleType:
-    """A module of an optional package. Raises MissingPackageError, with what to install."""
+def package(name: str, extra: str, what: str | None = None) -> ModuleType:
+    """A module of an optional package. what: needs it, an index of the kind `extra` if not given.
+
+    Raises MissingPackageError, with what to install.
+    """
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is None or error.name.split(".")[0] != name.split(".")[0]:
             raise
         raise MissingPackageError(
-            f"an index of the kind {extra} needs the package {name}, which is not installed: "
+            f"{what or f'an index of the kind {extra}'} needs the package {name}, which is not installed: "
             f"pip install 'ramfleet[{extra}]'"
         ) from error

@@ -72,7 +72,7 @@ def _writer(kind: str, path: Path) -> Writer:
         raise InputError(f"--out {path} is a file: name a folder for --to {kind}")
     if path.is_dir() and any(path.iterdir()) and not (path / STATE).is_file():
         raise InputError(f"--out {path} is a folder of something else: name a new one, or that of an index")
-    held = _about(path / STATE) if path.is_dir() else None
+    held = about_of(path / STATE) if path.is_dir() else None
     if held is not None and held["kind"] != kind:
         raise InputError(
             f"--out {path} is an index of the kind {held['kind']}: give --to {held['kind']}, or another --out"
@@ -137,7 +137,7 @@ def _located(name: str) -> tuple[str, Path]:
 
 
 def _state(file: Path) -> tuple[dict[str, Any], Names]:
-    about = _about(file)
+    about = about_of(file)
     if about is None:
         raise InputError(f"{file} is an index that was never fed: run `ramfleet index` again")
     check_format(about)
@@ -146,7 +146,7 @@ def _state(file: Path) -> tuple[dict[str, Any], Names]:
         return about, Names.from_dict(Ledger(connection).get("names"))
 
 
-def _about(file: Path) -> dict[str, Any] | None:
+def about_of(file: Path) -> dict[str, Any] | None:
     """What an index says of itself; None if there is none, or it was never fed."""
     if not file.is_file():
         return None

@@ -103,6 +103,19 @@ class Names:
         shown = dict.fromkeys([*similar, *sorted(holding, key=len)])
         return [self._known[known] for known in shown][:_SUGGESTED]
 
+    def completions(self, start: str, most: int) -> list[tuple[str, tuple[int, ...]]]:
+        """At most `most` names, with the tags they mean, that go on from what was typed so far.
+
+        Those that begin so come first, then those with a word that begins so, then those that hold it; of each the
+        shorter ones first.
+        """
+        typed = folded(start)
+        if not typed:
+            return []
+        found = [name for name in self._known if typed in name]
+        found.sort(key=lambda name: (not name.startswith(typed), f" {typed}" not in f" {name}", len(name), name))
+        return [(self._known[name], self._ids_of(name)) for name in found[:most]]
+
     def shown(self, tag: int) -> tuple[str, str]:
         """A tag's name and its Chinese name, "" without one."""
         return self.tags[tag], self.tags_zh[tag]

@@ -110,8 +110,13 @@ class SqliteReader(Reader):
 
     def find(self, query: Query, limit: int, offset: int) -> tuple[int, list[Found]]:
         """As `Reader.find`. Tags and scores are whole numbers that this program made: they are put into the text."""
-        matching, values = _matching(query.expression)
+        expression = simplified(query.expression)
         with self._one_state():
+            if isinstance(expression, Has) and query.wanted == dict.fromkeys(expression.ids[:1], expression.at_least):
+                return self._find_one(expression, limit, offset)
+            matching, values = _matching(expression)
+            if not query.wanted:
+                return self._find_unranked(matching, values, limit, offset)
             rows = self._db.execute(
                 f"WITH found AS MATERIALIZED ({matching}) SELECT doc, (SELECT count(*) FROM found), "
                 f"{_ranked(query.wanted)} ORDER BY rank DESC, doc LIMIT ? OFFSET ?",
@@ -119,7 +124,23 @@ class SqliteReader(Reader):
             ).fetchall()
             if rows:
                 return rows[0][1], self._page([(doc, rank) for doc, _, rank in rows])
-            return int(self._db.execute(f"SELECT count(*) FROM ({matching})", values).fetchone()[0]), []
+            return self._count(matching, values), []
+
+    def _find_one(self, tag: Has, limit: int, offset: int) -> tuple[int, list[Found]]:
+        """One tag: its postings, which lie together."""
+        matching = f"SELECT doc, score FROM postings WHERE tag = {tag.ids[0]} AND score >= {tag.at_least}"
+        rows = self._db.execute(f"{matching} ORDER BY score DESC, doc LIMIT ? OFFSET ?", (limit, offset)).fetchall()
+        return self._count(matching, []), self._page(rows)
+
+    def _find_unranked(self, matching: str, values: list[str], limit: int, offset: int) -> tuple[int, list[Found]]:
+        """Where only excluded tags are named, all images are of one rank: in the order in which they are found."""
+        rows = self._db.execute(
+            f"SELECT doc, 0 FROM ({matching}) ORDER BY doc LIMIT ? OFFSET ?", [*values, limit, offset]
+        ).fetchall()
+        return self._count(matching, values), self._page(rows)
+
+    def _count(self, matching: str, values: list[str]) -> int:
+        return int(self._db.execute(f"SELECT count(*) FROM ({matching})", values).fetchone()[0])
 
     @contextmanager
     def _one_state(self) -> Iterator[None]:

@@ -83,6 +83,36 @@ def _short(label: str, letters: int = _LABEL_LETTERS) -> str:
     return label if len(label) <= letters else label[: letters - 1] + "…"
 
 
+@dataclass(frozen=True)
+class Change:
+    """A difference with its limits, all in one unit. marked: stands out."""
+
+    label: str
+    value: float
+    low: float
+    high: float
+    marked: bool
+
+
+def change_chart(label: str, rows: Sequence[Change], axis: str) -> Markup:
+    """Differences to both sides of nothing, the first on top."""
+    return chart(
+        "changes", label, WIDE, lambda shape: 44 + len(rows) * _row(shape), lambda a, s: _changes(a, s, rows, axis)
+    )
+
+
+def _changes(axes: Axes, shape: Shape, rows: Sequence[Change], axis: str) -> None:
+    places = np.arange(len(rows))[::-1]
+    axes.axvline(0, color=colour("muted"), linewidth=1)
+    for place, row in zip(places, rows, strict=True):
+        shade = colour("accent" if row.marked else "muted")
+        axes.plot([row.low, row.high], [place, place], color=shade, linewidth=1.6)
+        axes.plot([row.value], [place], "o", color=shade, markersize=6)
+    axes.set_ylim(-0.6, len(rows) - 0.3 if shape.narrow else len(rows) - 0.4)
+    _row_labels(axes, shape, places, [row.label for row in rows], 0.42)
+    _value_axis(axes, axis)
+
+
 def throughput_chart(
     label: str, edges: Floats, layers: Sequence[tuple[str, Floats]], cuts: Sequence[float], marks: "Sequence[MarkRow]"
 ) -> Markup:

@@ -1,133 +1,28 @@
 """Two finished runs side by side: throughput, cost, and how their tags differ."""
 
-from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
-
-import numpy as np
-import pyarrow as pa
-from numpy.typing import NDArray
-from pandas.util import hash_array
 
 from pipeline.costs.prices import PriceTable
 from pipeline.finished_run import FinishedRun
-from pipeline.redecide import fired_scores
 from pipeline.report.document import Options, Report, make_report
 from pipeline.report.numbers import money, plain, share
-from pipeline.report.tag_stats import stored_scores
-
-_SAMPLE = 100_000
-_BATCH_ROWS = 16_384
-
-
-@dataclass(frozen=True)
-class TagShift:
-    """One tag in both runs. share_a, share_b: of all tagged images; gained, lost: images of the sample that have it in
-    B only, in A only."""
-
-    tag: str
-    share_a: float
-    share_b: float
-    gained: int = 0
-    lost: int = 0
-
-    @property
-    def change(self) -> float:
-        """Of the share, from A to B."""
-        return self.share_b - self.share_a
-
-
-@dataclass
-class Agreement:
-    """Images that both runs tagged. every: one in so many was looked at; same: with the same tags; overlap: sum over
-    images of tags in both / tags in either; gained, lost: images by tag."""
-
-    every: int = 1
-    images: int = 0
-    same: int = 0
-    overlap: float = 0.0
-    gained: Counter[str] = field(default_factory=Counter)
-    lost: Counter[str] = field(default_factory=Counter)
-
-    def add(self, before: frozenset[str], after: frozenset[str]) -> None:
-        """Take in the tags of one image."""
-        self.images += 1
-        self.same += before == after
-        either = before | after
-        self.overlap += len(before & after) / len(either) if either else 1.0
-        self.gained.update(after - before)
-        self.lost.update(before - after)
-
-    @property
-    def mean_overlap(self) -> float | None:
-        """Tags in both / tags in either, on average over images (Jaccard's index); None without images."""
-        return self.overlap / self.images if self.images else None
+from pipeline.report.tag_drift import ERROR, Drift, Kind, TagShift, tag_drift
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A and B, the tags by how much their share changed, and the agreement on common images."""
+    """A and B, and how the tags drifted from one to the other."""
 
     a: Report
     b: Report
-    shifts: list[TagShift]
-    agreement: Agreement
+    drift: Drift
 
 
 def compare_runs(a: FinishedRun, b: FinishedRun, prices: PriceTable | None = None) -> Comparison:
-    """Compare two runs in memory that does not grow with their images.
-
-    Tags are told apart by name. Of large runs every n-th image is compared, by a hash of its id.
-    """
+    """Compare two runs in memory that does not grow with their images."""
     options = Options(prices=prices, pictures=0)
-    reports = make_report(a, options), make_report(b, options)
-    agreement = _agreement(a, b)
-    return Comparison(*reports, _shifts(*reports, agreement), agreement)
-
-
-def _shifts(a: Report, b: Report, agreement: Agreement) -> list[TagShift]:
-    shares = [_shares(report) for report in (a, b)]
-    shifts = [
-        TagShift(tag, shares[0].get(tag, 0.0), shares[1].get(tag, 0.0), agreement.gained[tag], agreement.lost[tag])
-        for tag in shares[0] | shares[1]
-    ]
-    return sorted(shifts, key=lambda shift: (-abs(shift.change), shift.tag))
-
-
-def _shares(report: Report) -> dict[str, float]:
-    fired: Counter[str] = Counter()
-    for tag, images in zip(report.tags.vocabulary.tags, report.tags.fired.tolist(), strict=True):
-        fired[tag] += images
-    return {tag: images / max(1, report.tags.images) for tag, images in fired.items()}
-
-
-def _agreement(a: FinishedRun, b: FinishedRun) -> Agreement:
-    every = max(1, -(-max(a.rows("tags"), b.rows("tags")) // _SAMPLE))
-    before, after = (_sampled(run, every) for run in (a, b))
-    agreement = Agreement(every)
-    for image_id in before.keys() & after.keys():
-        agreement.add(before[image_id], after[image_id])
-    return agreement
-
-
-def _sampled(run: FinishedRun, every: int) -> dict[str, frozenset[str]]:
-    """The tags of every n-th image, by id."""
-    vocabulary = run.vocabulary()
-    top_k = run.document.get("derived_from", {}).get("top_k", 0)
-    found: dict[str, frozenset[str]] = {}
-    for batch in run.batches("tags", ("image_id", "tag_ids", "scores"), _BATCH_ROWS):
-        rows = batch.take(pa.array(_chosen(batch, every)))
-        fired = fired_scores(stored_scores(rows), vocabulary.thresholds, top_k)
-        ends = np.cumsum(fired.counts)
-        ids = np.split(fired.tag_ids, ends[:-1])
-        for image_id, tags in zip(rows["image_id"].to_pylist(), ids, strict=False):
-            found[image_id] = frozenset(vocabulary.tags[tag] for tag in tags)
-    return found
-
-
-def _chosen(batch: pa.RecordBatch, every: int) -> NDArray[np.int64]:
-    ids = batch["image_id"].to_numpy(zero_copy_only=False)
-    return np.flatnonzero(hash_array(ids, categorize=False) % np.uint64(every) == 0)
+    return Comparison(make_report(a, options), make_report(b, options), tag_drift(a, b))
 
 
 _PARTLY = ", without nodes that have no price"
@@ -192,11 +87,69 @@ def _change(a: float | None, b: float | None, comparable: bool) -> str:
     return f"{100 * (b / a - 1):+.1f} %"
 
 
+DRIFT_COLUMNS = ("tag", "in A", "in B", "points", "95 % interval", "gained", "lost")
+"""Of `drift_row`."""
+_KINDS: tuple[tuple[Kind, str], ...] = (
+    ("changed", "Tags that changed most"),
+    ("appeared", "Tags that appeared"),
+    ("vanished", "Tags that vanished"),
+)
+
+
+def drift_tables(drift: Drift, most: int) -> list[tuple[str, list[tuple[str, ...]]]]:
+    """(title, rows of DRIFT_COLUMNS) for each kind of drift; the title says how many tags there are in all."""
+    tables = []
+    for kind, title in _KINDS:
+        shifts = drift.of_kind(kind)
+        marked = sum(shift.marked for shift in shifts)
+        tables.append((f"{title} ({len(shifts):,}, {marked:,} of them marked)", [*map(drift_row, shifts[:most])]))
+    return tables
+
+
+def drift_row(shift: TagShift) -> tuple[str, ...]:
+    """A tag that drifted. A star stands for a mark."""
+    shares = share(shift.share_a), share(shift.share_b)
+    interval = f"{100 * shift.low:+.2f} to {100 * shift.high:+.2f}"
+    counts = f"{shift.gained:,}", f"{shift.lost:,}"
+    return f"{shift.tag}{' *' if shift.marked else ''}", *shares, f"{100 * shift.change:+.2f}", interval, *counts
+
+
+def agreement_line(drift: Drift) -> str:
+    """How far the two agree on the images in both."""
+    agreement = drift.agreement
+    if agreement.mean_overlap is None:
+        return "The two runs have no tagged image in common."
+    return (
+        f"{agreement.images:,} images in both: {share(agreement.same / agreement.images)} with the same tags; "
+        f"{share(agreement.mean_overlap)} of the tags of an image are the same on average."
+    )
+
+
+def method_line(drift: Drift) -> str:
+    """What the shares are of, and how the intervals and marks are to be read."""
+    if drift.paired:
+        basis = f"Shares are of the {drift.images_a:,} images in both runs, compared in pairs."
+    else:
+        basis = f"Shares are of all {drift.images_a:,} and {drift.images_b:,} images, as two independent samples."
+    return (
+        f"{basis} Intervals (Newcombe's hybrid score) hold for images like these, each in 95 of 100 cases. "
+        f"* = still not 0 with the error of {ERROR:.0%} shared among all {drift.tested:,} tags (Bonferroni)."
+    )
+
+
 def as_dict(found: Comparison) -> dict[str, Any]:
     """The comparison as JSON knows it, with all tags."""
+    drift = found.drift
     sides = {side: _side(report) for side, report in (("a", found.a), ("b", found.b))}
-    agreement = {name: getattr(found.agreement, name) for name in ("every", "images", "same", "mean_overlap")}
-    return {**sides, "agreement": agreement, "tags": [asdict(shift) for shift in found.shifts]}
+    agreement = {name: getattr(drift.agreement, name) for name in ("images", "same", "mean_overlap")}
+    basis = {name: getattr(drift, name) for name in ("paired", "images_a", "images_b", "tested")}
+    return {
+        **sides,
+        "agreement": agreement,
+        "drift": {**basis, "error": ERROR},
+        "tags": [asdict(shift) for shift in drift.shifts],
+        "images": [asdict(image) for image in drift.changed],
+    }
 
 
 def _side(report: Report) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any
 from PIL import Image
 
 from pipeline.config import FetchConfig, StorageConfig
+from pipeline.errors import RunError
 from pipeline.fetching.fetcher import Fetcher
 from pipeline.fetching.outcome import Fetched
 from ramcore.errors import ImageError
@@ -35,6 +36,10 @@ class Picture:
     missing: str | None = None
 
 
+class NoPictureError(RunError):
+    """An image of a run cannot be shown; the message goes on after its name: "cannot be read now: …"."""
+
+
 def contact_sheet(
     rows: Sequence[dict[str, Any]], fetch: FetchConfig, storage: StorageConfig, timeout_s: float
 ) -> list[Picture]:
@@ -46,12 +51,12 @@ def contact_sheet(
         return []
     roots = ("/",) if fetch.allow_roots == "auto" else tuple(fetch.allow_roots)
     deadline = time.monotonic() + timeout_s
-    with Fetcher(_hasty(fetch, timeout_s), storage, roots) as fetcher:
+    with Fetcher(hasty(fetch, timeout_s), storage, roots) as fetcher:
         begun = [fetcher.begin(row["uri"]) for row in rows]
         return [_picture(row, future, deadline, timeout_s) for row, future in zip(rows, begun, strict=True)]
 
 
-def _hasty(fetch: FetchConfig, timeout_s: float) -> FetchConfig:
+def hasty(fetch: FetchConfig, timeout_s: float) -> FetchConfig:
     """No second attempts, and no image that is too heavy for a thumbnail."""
     limits = {
         "retries": 0,
@@ -65,29 +70,40 @@ def _hasty(fetch: FetchConfig, timeout_s: float) -> FetchConfig:
 
 def _picture(row: dict[str, Any], future: "Future[Fetched]", deadline: float, timeout_s: float) -> Picture:
     try:
-        fetched = future.result(max(0.0, deadline - time.monotonic()))
-    except NotInTimeError:
-        return _without(row, f"could not be read within {timeout_s:g} s")
-    if fetched.data is None:
-        return _without(row, f"cannot be read now: {fetched.error}")
-    if hashlib.sha256(fetched.data).hexdigest() != row["sha256"]:
-        return _without(row, "is not the image that was tagged any more")
+        jpeg = thumbnail(row["sha256"], future, deadline, timeout_s)
+    except NoPictureError as error:
+        return Picture(row["image_id"], row["uri"], row["tags"], missing=str(error))
+    data_uri = f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"
+    return Picture(row["image_id"], row["uri"], row["tags"], data_uri)
+
+
+def thumbnail(sha256: str, future: "Future[Fetched]", deadline: float, timeout_s: float) -> bytes:
+    """A JPEG of at most 192 pixels a side: the picture anew, without whatever else the file carries.
+
+    sha256: of the image that was tagged, as hex digits; deadline: of time.monotonic(), `timeout_s` after the start.
+    Raises NoPictureError.
+    """
     try:
-        return Picture(row["image_id"], row["uri"], row["tags"], _thumbnail(fetched.data))
+        fetched = future.result(max(0.0, deadline - time.monotonic()))
+    except NotInTimeError as error:
+        raise NoPictureError(f"could not be read within {timeout_s:g} s") from error
+    if fetched.data is None:
+        raise NoPictureError(f"cannot be read now: {fetched.error}")
+    if hashlib.sha256(fetched.data).hexdigest() != sha256:
+        raise NoPictureError("is not the image that was tagged any more")
+    try:
+        return small(fetched.data)
     except ImageError as error:
-        return _without(row, f"cannot be decoded here: {error}")
+        raise NoPictureError(f"cannot be decoded here: {error}") from error
 
 
-def _without(row: dict[str, Any], why: str) -> Picture:
-    return Picture(row["image_id"], row["uri"], row["tags"], missing=why)
-
-
-def _thumbnail(data: bytes) -> str:
-    """A data: URI; the picture anew, without whatever else the file carries."""
+def small(data: bytes) -> bytes:
+    """A picture's file as a JPEG of at most 192 pixels a side. Raises ImageError."""
     decoded = decode(data, _SIDE, "draft")
     scale = _SIDE / max(decoded.width, decoded.height)
     size = (max(1, round(decoded.width * scale)), max(1, round(decoded.height * scale)))
-    small = Image.fromarray(decoded.pixels).resize(size, Image.Resampling.BILINEAR)
     buffer = io.BytesIO()
-    small.save(buffer, "JPEG", quality=_QUALITY, optimize=True)
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    Image.fromarray(decoded.pixels).resize(size, Image.Resampling.BILINEAR).save(
+        buffer, "JPEG", quality=_QUALITY, optimize=True
+    )
+    return buffer.getvalue()

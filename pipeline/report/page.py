@@ -12,19 +12,20 @@ from pipeline.report.document import Options, Report, make_report
 from pipeline.report.numbers import duration, money, plain, share
 
 
-def render(report: Report) -> str:
-    """The page. Names, uris and messages of the run are shown as they are, never taken for HTML."""
+def fill(template: str, **values: Any) -> str:
+    """A page from its template. Names, uris and messages of a run are shown as they are, never taken for HTML."""
+    loader = PackageLoader("pipeline.report", ".")
     environment = Environment(
-        loader=PackageLoader("pipeline.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {"duration": duration, "plain": plain, "share": share, "json": _json, "code": _code}
-    source, _, _ = PackageLoader("pipeline.report", ".").get_source(environment, "report.css")
-    template = environment.get_template("report.html.j2")
-    return template.render(r=report, v=views, c=cost_views, money=money, css=Markup(source), **_shown(report))
+    source, _, _ = loader.get_source(environment, "report.css")
+    return environment.get_template(template).render(css=Markup(source), **values)
+
+
+def render(report: Report) -> str:
+    """The page."""
+    return fill("report.html.j2", r=report, v=views, c=cost_views, money=money, **_shown(report))
 
 
 def write_report(run: FinishedRun, options: Options | None = None) -> str:

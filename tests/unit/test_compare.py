@@ -1,15 +1,18 @@
 """Two runs side by side."""
 
+import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from committed_run import commit_all, plan_run
+from PIL import Image
 from synthetic_run import FLEET, write_run
 from typer.testing import CliRunner
 
-import pipeline.report.compare as compare_module
+import pipeline.report.tag_drift as drift_module
 from jobs.main import app
 from pipeline.finalize import finalize
 from pipeline.finished_run import FinishedRun
@@ -45,19 +48,23 @@ def cats(tmp_path: Path, tiny_bundle: Path) -> LocalStore:
 def test_a_run_agrees_with_itself(dogs: LocalStore) -> None:
     """All images have the same tags, and no tag's share changed."""
     found = compared(dogs, dogs)
-    assert (found.agreement.images, found.agreement.same, found.agreement.mean_overlap) == (10, 10, 1.0)
-    assert not [shift for shift in found.shifts if shift.change or shift.gained or shift.lost]
+    assert (found.drift.agreement.images, found.drift.agreement.same, found.drift.agreement.mean_overlap) == (
+        10,
+        10,
+        1.0,
+    )
+    assert not [shift for shift in found.drift.shifts if shift.change or shift.gained or shift.lost]
 
 
 def test_tags_that_drift_come_first(dogs: LocalStore, cats: LocalStore) -> None:
     """Shares are of each run's images; gained and lost of the images in both."""
     found = compared(dogs, cats)
     names = FinishedRun(dogs).vocabulary().tags
-    first = {shift.tag: shift for shift in found.shifts[:2]}
+    first = {shift.tag: shift for shift in found.drift.shifts[:2]}
     dog, cat = first[names[0]], first[names[1]]
     assert (dog.share_a, dog.share_b, dog.gained, dog.lost) == (1, 0, 0, 6)
     assert (cat.share_a, cat.share_b, cat.gained, cat.lost) == (0, 1, 6, 0)
-    assert (found.agreement.images, found.agreement.same, found.agreement.mean_overlap) == (6, 0, 0.0)
+    assert (found.drift.agreement.images, found.drift.agreement.same, found.drift.agreement.mean_overlap) == (6, 0, 0.0)
 
 
 def test_tags_are_told_apart_by_name(tmp_path: Path) -> None:
@@ -70,34 +77,38 @@ def test_tags_are_told_apart_by_name(tmp_path: Path) -> None:
     put_row(stores[0], [0, 2], [0.9, 0.8])
     put_row(stores[1], [1], [0.9])
     found = compared(*stores)
-    shifts = {shift.tag: shift for shift in found.shifts}
+    shifts = {shift.tag: shift for shift in found.drift.shifts}
     assert (shifts["dog"].share_a, shifts["dog"].share_b) == (1, 1)
     assert (shifts["sea"].share_a, shifts["sea"].share_b, shifts["sea"].lost) == (1, 0, 1)
-    assert found.agreement.mean_overlap == 0.5
+    assert found.drift.agreement.mean_overlap == 0.5
 
 
-def put_row(store: LocalStore, ids: list[int], scores: list[float]) -> None:
+def put_row(store: LocalStore, ids: list[int], scores: list[float], picture: Path | None = None) -> None:
     import pyarrow as pa
 
     from pipeline.parts import create_part
     from pipeline.tables import to_parquet
 
-    columns = {"image_id": ["i0"], "uri": ["/i0"], "sha256": ["00"]}
+    sha256 = "00" if picture is None else hashlib.sha256(picture.read_bytes()).hexdigest()
+    columns = {"image_id": ["i0"], "uri": [str(picture or "/i0")], "sha256": [sha256]}
     lists = {"tag_ids": pa.array([ids], pa.list_(pa.int32())), "scores": pa.array([scores], pa.list_(pa.float32()))}
     document = json.loads(store.read("run.json"))
     document["parts"]["tags"] = [create_part(store, "tags/", 1, to_parquet(pa.table({**columns, **lists})))]
     store.replace("run.json", json.dumps(document).encode())
 
 
-def test_large_runs_are_sampled_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same images are chosen in both, whatever their order."""
-    store = LocalStore(tmp_path / "a")
-    write_run(store, 3_000, 100)
-    monkeypatch.setattr(compare_module, "_SAMPLE", 300)
-    found = compared(store, store)
-    assert found.agreement.every == 10
-    assert found.agreement.images == found.agreement.same
-    assert 200 < found.agreement.images < 400
+def test_large_runs_are_compared_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the number of parts, the outcome is that of one."""
+    a, b = (LocalStore(tmp_path / name) for name in "ab")
+    write_run(a, 3_000, 100)
+    write_run(b, 2_500, 100)
+    whole = compared(a, b).drift
+    monkeypatch.setattr(drift_module, "_PART_ROWS", 300)
+    monkeypatch.setattr(drift_module, "_BATCH_ROWS", 700)
+    parts = compared(a, b).drift
+    assert parts.agreement.images == 2_500
+    assert replace(parts, agreement=whole.agreement) == whole
+    assert parts.agreement.mean_overlap == pytest.approx(whole.agreement.mean_overlap)
 
 
 def test_costs_and_throughput_side_by_side(tmp_path: Path) -> None:
@@ -133,7 +144,7 @@ def test_runs_without_images_can_be_compared(tmp_path: Path, dogs: LocalStore) -
     store = LocalStore(tmp_path / "nothing")
     write_run(store, 0, 0)
     found = compared(store, dogs)
-    assert found.agreement.mean_overlap is None
+    assert found.drift.agreement.mean_overlap is None
     rows = {name: (a, b, change) for name, a, b, change in figure_rows(found)}
     assert rows["tags of an image"] == ("–", "1", "–")
 
@@ -147,11 +158,37 @@ def run_command(*arguments: str) -> str:
 def test_the_command_in_its_three_forms(dogs: LocalStore, cats: LocalStore, tmp_path: Path) -> None:
     """A table for people, Markdown and JSON; --out for the latter two."""
     table = run_command(dogs.root, cats.root)
-    assert "Tags that changed most" in table
+    assert "Tags that appeared (1, 1 of them marked)" in table
+    assert "Tags that vanished (1, 1 of them marked)" in table
     assert "6 images in both: 0 % with the same tags" in table
     assert "| images tagged | 10 | 6 | -40.0 % |" in run_command(dogs.root, cats.root, "--md")
     out = tmp_path / "drift.json"
     run_command(dogs.root, cats.root, "--json", "--out", str(out))
-    assert json.loads(out.read_text())["agreement"] == {"every": 1, "images": 6, "same": 0, "mean_overlap": 0.0}
+    assert json.loads(out.read_text())["agreement"] == {"images": 6, "same": 0, "mean_overlap": 0.0}
+    images = json.loads(out.read_text())["images"]
+    assert [image["image_id"] for image in images] == [f"i{number}" for number in range(9, 3, -1)]
     assert CliRunner().invoke(app, ["compare", dogs.root, cats.root, "--json", "--md"]).exit_code == 2
+    assert CliRunner().invoke(app, ["compare", dogs.root, cats.root, "--html"]).exit_code == 2
     assert CliRunner().invoke(app, ["compare", dogs.root, cats.root, "--out", "x"]).exit_code == 2
+
+
+NASTY = "<img src=x onerror=alert(1)>"
+
+
+def test_the_page_shows_tables_pictures_and_names_as_text(tmp_path: Path) -> None:
+    """With the picture of an image that changed; markup in a tag is text."""
+    picture = tmp_path / "picture.png"
+    Image.new("RGB", (40, 30), (200, 10, 10)).save(picture)
+    stores = [LocalStore(tmp_path / name) for name in "ab"]
+    for store, tag in zip(stores, (0, 1), strict=True):
+        write_run(store, 0, 0, names=Vocabulary((NASTY, "run"), ("", ""), np.full(2, 0.5, np.float32)))
+        put_row(store, [tag], [0.9], picture)
+    out = tmp_path / "drift.html"
+    run_command(stores[0].root, stores[1].root, "--html", "--out", str(out))
+    page = out.read_text()
+    assert "<img src=x" not in page
+    assert "+ run</span>" in page
+    assert "− &lt;img src=x" in page
+    assert ">run</th>" in page
+    assert page.count("data:image/jpeg;base64,") == 1
+    assert "<script" not in page
