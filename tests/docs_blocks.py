@@ -117,7 +117,7 @@ class Page:
             timeout=_LIMIT_S,
             check=False,
         )
-        self.printed = done.stdout.decode()
+        self.printed = done.stdout.decode().replace(f"{self.folder}/", "")
         assert done.returncode == 0, f"{block}: exit {done.returncode}\n{self.printed}"
 
 

@@ -28,7 +28,7 @@ myst_heading_anchors = 4
 html_theme = "furo"
 html_copy_source = False
 html_show_sphinx = False
-html_use_index = False
+html_use_index = html_show_copyright = False
 
 _CONTENTS = {
     "": ["tutorial"],
@@ -37,7 +37,15 @@ _CONTENTS = {
         *("clusters", "how-to/search"),
     ],
     "Reference": [
-        *("reference/cli", "reference/config", "reference/schemas", "reference/errors", "events", "metrics"),
+        *(
+            "reference/cli",
+            "reference/config",
+            "reference/schemas",
+            "reference/errors",
+            "reference/python",
+            "events",
+            "metrics",
+        ),
     ],
     "Background": ["architecture", "performance", "costs", "quote", "benchmark-167-nodes"],
 }

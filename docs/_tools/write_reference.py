@@ -1,8 +1,11 @@
 """Writes what of the documentation is made from the code: docs/reference, the tables of metrics.md and events.md."""
 
 import ast
+import inspect
+import pkgutil
 import re
 import sys
+import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -157,6 +160,60 @@ def exit_codes() -> str:
     return "\n".join(lines) + "\n"
 
 
+# ---- Python ----
+
+PUBLIC = {
+    "ramcore": (
+        *("ramcore.load", "ramcore.tagger.Tagger.tag", "ramcore.tagger.TagResult", "ramcore.tagger.Tagger.pixels"),
+        *(
+            "ramcore.tagger.Tagger.logits",
+            "ramcore.tagger.Tagger.scores",
+            "ramcore.tagger.Tagger.captions",
+            "ramcore.errors.RamcoreError",
+        ),
+    ),
+    "pipeline": (
+        *("pipeline.tag.tag", "pipeline.tag.Request", "pipeline.tag.Result", "pipeline.config.load_config"),
+        *(
+            "pipeline.stores.opening.open_store",
+            "pipeline.finished_run.FinishedRun",
+            "pipeline.finished_run.FinishedRun.batches",
+        ),
+        *("pipeline.index.open", "pipeline.index.Index.search", "pipeline.index.Result", "pipeline.index.Hit"),
+        "pipeline.errors.RunError",
+    ),
+}
+"""What is meant to be called from outside, by package."""
+
+
+def python() -> str:
+    """The public functions and classes, as their docstrings say."""
+    lines: list[str] = []
+    for package, names in PUBLIC.items():
+        lines += [f"## {package}", ""]
+        for name in names:
+            lines += [f"### {name}", "", f"`{_signature(pkgutil.resolve_name(name))}`", ""]
+            lines += [_documented(pkgutil.resolve_name(name)), ""]
+    return "\n".join(lines)
+
+
+def _documented(thing: Any) -> str:
+    paragraphs = (inspect.getdoc(thing) or "").split("\n\n")
+    return "\n\n".join(_plain(paragraph).replace("<", "&lt;") for paragraph in paragraphs)
+
+
+def _signature(thing: Any) -> str:
+    """As it is written in the code: a function's parameters, the fields of a record."""
+    source = ast.parse(textwrap.dedent(inspect.getsource(thing))).body[0]
+    if isinstance(source, ast.ClassDef):
+        fields = (ast.unparse(field) for field in source.body if isinstance(field, ast.AnnAssign))
+        return f"class {source.name}({', '.join(fields)})"
+    if not isinstance(source, ast.FunctionDef):
+        raise SystemExit(f"{thing}: neither a class nor a function")
+    result = f" -> {ast.unparse(source.returns)}" if source.returns else ""
+    return f"{source.name}({ast.unparse(source.args).removeprefix('self, ')}){result}".replace("'", '"')
+
+
 # ---- pages ----
 
 
@@ -173,6 +230,7 @@ PAGES: dict[str, tuple[Callable[[], str], ...]] = {
     "reference/config.md": (configuration,),
     "reference/schemas.md": (schemas.as_markdown,),
     "reference/errors.md": (exit_codes, error_kinds.as_markdown),
+    "reference/python.md": (python,),
     "metrics.md": (kinds.as_markdown,),
     "events.md": (event_kinds.as_markdown,),
 }
