@@ -129,7 +129,7 @@ def _tables(found: "Comparison", tags: int, images: int) -> list[_Table]:
 
     tables: list[_Table] = [("Figures", ("", "A", "B", "change"), [*figure_rows(found)])]
     tables += [(title, DRIFT_COLUMNS, rows) for title, rows in drift_tables(found.drift, tags) if rows]
-    changed = [
+    changed: list[tuple[str, ...]] = [
         (image.image_id, ", ".join(image.gained), ", ".join(image.lost), f"{image.score_change:.3f}")
         for image in found.drift.changed[:images]
     ]

@@ -74,8 +74,8 @@ class ScoreTable:
 
     def of_tag(self, tag: int) -> NDArray[np.float32]:
         """All stored scores of a tag, ascending."""
-        scores: NDArray[np.float32] = self._scores[self._starts[tag] : self._starts[tag + 1]]
-        return scores
+        scores: Any = self._scores[self._starts[tag] : self._starts[tag + 1]]
+        return np.asarray(scores, np.float32)
 
     def count(self, tag: int) -> int:
         """How many there are."""

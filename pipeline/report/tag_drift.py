@@ -250,7 +250,7 @@ def _met(
     agreement.overlap += float(np.divide(n_both, either, out=np.ones(images), where=either > 0).sum())
     _, at_a, at_b = np.intersect1d(before.keys, after.keys, assume_unique=True, return_indices=True)
     shift = np.abs(after.scores[at_b].astype(np.float64) - before.scores[at_a])
-    moved = np.bincount(before.keys[at_a] // tags, shift, minlength=images)
+    moved = np.bincount(before.keys[at_a] // tags, shift, minlength=images).astype(np.float64)
     return [
         _changed(tables[1].slice(int(rows[1][image]), 1), image, gained, lost, float(moved[image]), names)
         for image in _most(n_gained + n_lost, moved, ids[0][rows_a], most)

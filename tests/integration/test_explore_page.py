@@ -6,17 +6,20 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pytest
 from browser import open_browser
+from committed_run import plan_run, tagged_rows
 from PIL import Image
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect
 from synthetic_run import write_run
 
 import ramcore
+from pipeline.chunks import commit_chunk
 from pipeline.stores.local_store import LocalStore
 from ramcore.bundle import demo_bundle
 from ramcore.vocabulary import Vocabulary
@@ -24,6 +27,7 @@ from ramcore.vocabulary import Vocabulary
 pytestmark = pytest.mark.integration
 
 IMAGES = 200
+_PATIENCE_MS, _USUAL_MS = 60_000, 5_000
 PICTURES = Path(demo_bundle()).parent / "pictures"
 NASTY = "<img src=x onerror=alert(1)>"
 NAMES = Vocabulary(
@@ -55,12 +59,15 @@ class Site:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    """Waits for as long as a busy machine may take."""
+    expect.set_options(timeout=_PATIENCE_MS)
     yield from open_browser()
+    expect.set_options(timeout=_USUAL_MS)
 
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Of the command, which makes the index first; interrupted at the end, it says nothing more."""
+    """Of the command, which makes the index first."""
     folder = tmp_path_factory.mktemp("explored")
     pictures = []
     for number in range(40):
@@ -69,16 +76,24 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         pictures.append(str(path))
     write_run(LocalStore(folder / "run"), IMAGES, 4, names=NAMES, rejects=REJECTS, uris=pictures)
     Path(pictures[39]).unlink()
-    command = [sys.executable, "-m", "jobs.main", "explore", str(folder / "run"), "--cache", str(folder / "cache")]
-    command += ["--model", str(demo_bundle()), "--device", "cpu"]
+    with serving(folder / "run", "--cache", str(folder / "cache"), "--model", str(demo_bundle())) as address:
+        yield address
+
+
+@contextmanager
+def serving(run: Path, *options: str) -> Iterator[str]:
+    """The command over a run, at an address of its own; interrupted at the end, it says nothing more."""
+    command = [sys.executable, "-m", "jobs.main", "explore", str(run), "--device", "cpu", *options]
     root = Path(__file__).parents[2]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=root, env={**os.environ}
     ) as process:
         assert process.stdout is not None
-        yield process.stdout.readline().split()[0]
-        process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=60)
+        try:
+            yield process.stdout.readline().split()[0]
+        finally:
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate(timeout=60)
     assert (process.returncode, errors) == (0, "")
 
 
@@ -225,7 +240,7 @@ def test_a_picture_dropped_on_any_view_is_tagged(site: Site) -> None:
     """From the search, a drop leads to its tags."""
     page = site.go("search?q=dog")
     page.evaluate(DROP, [NASTY, "api/thumbnail?id=image-0000001"])
-    expect(page.locator("#seen dd").first).to_have_text(NASTY, timeout=60_000)
+    expect(page.locator("#seen dd").first).to_have_text(NASTY)
     assert page.url.endswith("#/look?")
     assert page.locator("main img[src='x']").count() == 0
 
@@ -242,7 +257,7 @@ def test_what_is_no_picture_is_said(site: Site, name: str, data: bytes, said: st
     """With the name of the file, and why."""
     page = site.go("look")
     page.get_by_label("Choose a picture").set_input_files({"name": name, "mimeType": "image/jpeg", "buffer": data})
-    expect(page.get_by_role("alert")).to_contain_text(said, timeout=60_000)
+    expect(page.get_by_role("alert")).to_contain_text(said)
 
 
 def test_a_picture_that_is_too_large_is_not_sent(site: Site, tmp_path: Path) -> None:
@@ -264,3 +279,29 @@ def test_a_phone_needs_no_sideways_scrolling(site: Site, view: str, scheme: str)
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
     ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert ground == {"light": "rgb(244, 245, 246)", "dark": "rgb(18, 21, 25)"}[scheme]
+
+
+def test_new_chunks_of_a_growing_run_are_shown_when_asked_for(
+    browser: Browser, tmp_path: Path, tiny_bundle: Path
+) -> None:
+    """The page says how many there are, and stays as it is until then; at the end no scores of a moment are left."""
+    store = LocalStore(tmp_path / "run")
+    plan = plan_run(store, tiny_bundle, [f"i{number}" for number in range(12)])
+
+    def commit(chunk: int) -> None:
+        assert commit_chunk(store, chunk, tagged_rows(plan, plan.read_chunk(store, chunk), {}))
+
+    commit(0)
+    with serving(tmp_path / "run", "--cache", str(tmp_path / "cache")) as address, browser.new_context() as context:
+        page = Site(context.new_page(), address).go("search?q=*")
+        expect(page.locator("#about")).to_contain_text("4 images so far")
+        expect(page.locator("#news")).to_be_hidden()
+        commit(1)
+        commit(2)
+        page.reload()
+        expect(page.locator("#news")).to_have_text("2 new chunks: show")
+        expect(page.locator(".pages .count").first).to_have_text("1 to 4 of 4 images")
+        page.locator("#news").click()
+        expect(page.locator(".pages .count").first).to_have_text("1 to 12 of 12 images")
+        expect(page.locator("#news")).to_be_hidden()
+    assert not list((tmp_path / "cache").glob("scores-*"))
