@@ -43,7 +43,7 @@ def look(
     from rich.console import Console
 
     import ramcore
-    from pipeline.stored_size import heavy_warning
+    from pipeline.tables.stored_size import heavy_warning
 
     try:
         tagger = ramcore.load(model, device=device)
@@ -117,7 +117,7 @@ def _see(picture: Path, tagger: "Tagger", open_tagger: "Tagger | None", given_ta
 def _stored_bytes(tagger: "Tagger", scores: Any) -> int:
     """What a run with default output options would store of these scores, before compression."""
     from pipeline.config import OutputConfig
-    from pipeline.stored_size import bytes_of_scores
+    from pipeline.tables.stored_size import bytes_of_scores
 
     return bytes_of_scores(scores.numpy(), tagger.vocabulary.thresholds, OutputConfig())
 

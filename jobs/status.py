@@ -31,7 +31,7 @@ def status(
     """Show the progress of a run from its folder alone: chunks, images, rates, rejects, who works on it."""
     from rich.console import Console
 
-    from pipeline.follow import POLL_S
+    from pipeline.events.follow import POLL_S
     from pipeline.status import run_status
     from pipeline.stores.opening import open_store
 
@@ -55,7 +55,7 @@ def status(
 
 
 def _print_events(store: "RunStore", follow: bool) -> None:
-    from pipeline.follow import EventTail, follow_events
+    from pipeline.events.follow import EventTail, follow_events
     from pipeline.status import plan_of
 
     plan_of(store)

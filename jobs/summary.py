@@ -8,8 +8,8 @@ from rich.text import Text
 
 from pipeline.error_kinds import ERROR_KINDS
 from pipeline.finished_run import REPORT
-from pipeline.samples import sample_rows
-from pipeline.stored_size import bytes_on_disk, heavy_warning
+from pipeline.tables.samples import sample_rows
+from pipeline.tables.stored_size import bytes_on_disk, heavy_warning
 from pipeline.tag import Result
 
 _SAMPLES = 6

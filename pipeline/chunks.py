@@ -8,7 +8,7 @@ import pyarrow as pa
 from pipeline.errors import IncompleteError, last_line
 from pipeline.plan import Plan
 from pipeline.stores.run_store import RunStore
-from pipeline.tables import attempt_of, from_parquet, to_parquet
+from pipeline.tables.schemas import attempt_of, from_parquet, to_parquet
 
 _NAME = re.compile(r"chunks/(\d{7,})\.g(\d+)\.parquet")
 

@@ -17,7 +17,7 @@ from pipeline.fleet.remote import ask
 from pipeline.isolation import IsolatedDecoder
 from pipeline.job import Job
 from pipeline.plan import read_plan
-from pipeline.tables import IMAGE_FIELDS
+from pipeline.tables.schemas import IMAGE_FIELDS
 from ramcore.errors import ImageError
 from ramcore.images import decode
 

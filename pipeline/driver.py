@@ -11,7 +11,7 @@ from ray.exceptions import RayError, RayTaskError
 
 from pipeline.chunk_worker import ChunkWorker
 from pipeline.errors import OutageError, RunError, StalledError, StoppedError, StoreError, last_line
-from pipeline.events import EventLog
+from pipeline.events.log import EventLog
 from pipeline.fleet.messages import FleetStatus
 from pipeline.fleet.remote import ask
 from pipeline.flow import ChunkFlow, FlowShape
@@ -22,7 +22,7 @@ from pipeline.outage import OutageGuard
 from pipeline.plan import Plan
 from pipeline.progress import RunProgress
 from pipeline.ray_private import spilled_bytes
-from pipeline.tables import from_ipc
+from pipeline.tables.schemas import from_ipc
 
 _POLL_S = 0.5
 _ENDING_S = 2.0

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from pipeline.errors import InputError
 from pipeline.model_record import vocabulary_of
 from pipeline.stores.run_store import RunStore
-from pipeline.tables import FORMAT_VERSION, TELEMETRY_SCHEMA
+from pipeline.tables.schemas import FORMAT_VERSION, TELEMETRY_SCHEMA
 from ramcore.vocabulary import Vocabulary
 
 REPORT = "report.html"

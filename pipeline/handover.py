@@ -15,15 +15,15 @@ from ray.exceptions import RayError, RayTaskError
 from pipeline.decode import DecodedChunk
 from pipeline.error_kinds import ERROR_KINDS
 from pipeline.errors import StoreError, last_line
-from pipeline.events import EventLog
+from pipeline.events.log import EventLog
 from pipeline.fleet.leases import STRIKES_OUT, Work
 from pipeline.fleet.messages import Grant, Orders
 from pipeline.fleet.remote import ask_async
 from pipeline.fleet.replica import Tagged
 from pipeline.job import Job
-from pipeline.names import Naming
 from pipeline.plan import PLAN
-from pipeline.tables import to_ipc, with_attempt
+from pipeline.tables.names import Naming
+from pipeline.tables.schemas import to_ipc, with_attempt
 from pipeline.tagging import Part, rejected_part, tag_table, tagged_part
 from ramcore.bundle import read_vocabulary
 

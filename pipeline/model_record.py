@@ -5,10 +5,10 @@ from pathlib import Path
 import pyarrow as pa
 
 from pipeline.errors import PinnedError, PlanError
-from pipeline.events import read_events
+from pipeline.events.log import read_events
 from pipeline.plan import Plan
 from pipeline.stores.run_store import RunStore
-from pipeline.tables import VOCABULARY_SCHEMA, to_parquet
+from pipeline.tables.schemas import VOCABULARY_SCHEMA, to_parquet
 from ramcore.bundle import bundle_hash, demo_bundle, read_config, read_vocabulary
 from ramcore.config import ModelConfig
 from ramcore.vocabulary import Vocabulary

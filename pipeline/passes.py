@@ -12,7 +12,7 @@ from pipeline.chunks import chunk_name, commit_chunk, committed, pending_chunks
 from pipeline.errors import IncompleteError
 from pipeline.plan import Plan
 from pipeline.stores.run_store import RunStore
-from pipeline.tables import attempt_of, from_parquet, with_attempt
+from pipeline.tables.schemas import attempt_of, from_parquet, with_attempt
 
 
 class Pass(Protocol):

@@ -24,7 +24,7 @@ from pipeline.errors import InputError, PlanError
 from pipeline.fetching.redaction import column_without_credentials
 from pipeline.manifests.identity import CARRIED, DUPLICATE, OTHER_URI, Flags, Spool
 from pipeline.stores.run_store import RunStore
-from pipeline.tables import FORMAT_VERSION, to_parquet
+from pipeline.tables.schemas import FORMAT_VERSION, to_parquet
 
 PLAN = "plan/plan.json"
 

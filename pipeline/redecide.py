@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.selection import floors
+from pipeline.tables.selection import floors
 
 
 @dataclass(frozen=True)

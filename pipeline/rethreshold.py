@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 
 from pipeline.errors import ConfigError, InputError
 from pipeline.model_record import model_name, vocabulary_name, vocabulary_of, vocabulary_table
-from pipeline.names import Languages, Naming, name_lists
-from pipeline.parts import GROUP_ROWS, PartWriter
 from pipeline.redecide import Fired, fired_scores, stored_from, uncertain_rows
 from pipeline.stores.local_store import LocalStore
 from pipeline.stores.opening import open_store
 from pipeline.stores.run_store import RunStore
-from pipeline.tables import FORMAT_VERSION, to_parquet
+from pipeline.tables.names import Languages, Naming, name_lists
+from pipeline.tables.parts import GROUP_ROWS, PartWriter
+from pipeline.tables.schemas import FORMAT_VERSION, to_parquet
 from pipeline.thresholds import Thresholds
 from ramcore.vocabulary import Vocabulary
 

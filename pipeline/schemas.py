@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from pipeline.tables import (
+from pipeline.tables.schemas import (
     IMAGE_FIELDS,
     REJECTS_COLUMNS,
     TAG_FIELDS,

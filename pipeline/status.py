@@ -7,7 +7,7 @@ from typing import Any
 
 from pipeline.chunks import chunk_of, read_chunk
 from pipeline.errors import InputError
-from pipeline.events import events_in_order
+from pipeline.events.log import events_in_order
 from pipeline.finished_run import published
 from pipeline.plan import Plan, read_plan
 from pipeline.stores.read_ahead import read_ahead

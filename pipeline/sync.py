@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from pipeline.errors import InputError, PinnedError
 from pipeline.finished_run import published
 from pipeline.manifests.identity import CARRIED, Flags, Spool, partitioned, partitions_for
-from pipeline.names import Naming
-from pipeline.parts import GROUP_ROWS, PartWriter
 from pipeline.plan import CarriedPart
 from pipeline.stores.run_store import RunStore
-from pipeline.tables import TAGS_COLUMNS, VERSION_COLUMN
+from pipeline.tables.names import Naming
+from pipeline.tables.parts import GROUP_ROWS, PartWriter
+from pipeline.tables.schemas import TAGS_COLUMNS, VERSION_COLUMN
 
 BASE_PIN = "--base"
 _MAY_DIFFER = ("INPUT", "--limit", BASE_PIN, "plan.chunk_rows", "manifest.keep")

@@ -10,7 +10,6 @@ from typing import Any
 
 from rich.console import Console
 
-from pipeline.accounting import Published
 from pipeline.cards.node_facts import proof_of
 from pipeline.cards.sizing import model_load
 from pipeline.chunks import committed, pending_chunks
@@ -18,6 +17,7 @@ from pipeline.config import Config
 from pipeline.costs.price_files import load_prices
 from pipeline.driver import drive
 from pipeline.errors import InputError, PinnedError
+from pipeline.events.presence import at_work
 from pipeline.finalize import finalize
 from pipeline.fleet.cluster import ClusterShape, joined, requested_cards, start_fleet, survey
 from pipeline.fleet.messages import FleetSpec
@@ -35,7 +35,6 @@ from pipeline.parity_gate import checked_dtype
 from pipeline.passes import FirstPass, Pass
 from pipeline.pins import absolute, check_pins, pins
 from pipeline.plan import Plan, auto_chunk_rows, make_plan, read_plan
-from pipeline.presence import at_work
 from pipeline.progress import RunProgress
 from pipeline.quoting.saved_quote import keep_quote
 from pipeline.report.document import Options
@@ -43,6 +42,7 @@ from pipeline.stores.opening import open_store
 from pipeline.stores.read_only import refuse_if_cleaned
 from pipeline.stores.run_store import RunStore
 from pipeline.sync import BASE_PIN, BaseRun, open_base
+from pipeline.tables.accounting import Published
 from ramcore.bundle import bundle_hash, demo_bundle, read_config
 
 

@@ -6,9 +6,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipeline.names import Naming, lists, name_lists
-from pipeline.selection import Selection, merge, nothing_selected
-from pipeline.tables import TAG_FIELDS
+from pipeline.tables.names import Naming, lists, name_lists
+from pipeline.tables.schemas import TAG_FIELDS
+from pipeline.tables.selection import Selection, merge, nothing_selected
 from ramcore.vocabulary import Vocabulary
 
 

@@ -16,11 +16,11 @@ import pyarrow.parquet as pq
 
 from pipeline.chunks import chunk_name, generations, read_chunk
 from pipeline.errors import IncompleteError, InputError, PlanError, last_line
-from pipeline.parts import digest_of
 from pipeline.plan import Plan, read_plan
 from pipeline.stores.read_ahead import read_ahead
 from pipeline.stores.read_only import cleaned_record
 from pipeline.stores.run_store import RunStore
+from pipeline.tables.parts import digest_of
 
 _BATCH_ROWS = 65_536
 _NAMED = 5

@@ -11,7 +11,7 @@ from ramcore.bundle import check_target, save_bundle
 from ramcore.checkpoint import read_checkpoint, translate_keys
 from ramcore.config import ModelConfig
 from ramcore.errors import BundleError, CheckpointError
-from ramcore.infer import infer_config
+from ramcore.infer_config import infer_config
 from ramcore.relative_positions import resize_table
 from ramcore.vocabulary import Vocabulary
 from ramcore.weights import describe_mismatch, expected_shapes, model_class

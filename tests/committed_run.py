@@ -11,9 +11,9 @@ from pipeline.config import Config
 from pipeline.manifests.versions import with_versions
 from pipeline.model_record import record_model
 from pipeline.plan import Plan, make_plan
-from pipeline.selection import floors, select
 from pipeline.stores.run_store import RunStore
-from pipeline.tables import IMAGE_FIELDS, with_attempt
+from pipeline.tables.schemas import IMAGE_FIELDS, with_attempt
+from pipeline.tables.selection import floors, select
 from pipeline.tagging import tag_table, tagged_part
 from ramcore.vocabulary import Vocabulary
 

@@ -12,9 +12,9 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.model_record import vocabulary_table
-from pipeline.parts import PartWriter, create_part
 from pipeline.stores.run_store import RunStore
-from pipeline.tables import FORMAT_VERSION, REJECTS_COLUMNS, TAGS_COLUMNS, TELEMETRY_SCHEMA, to_parquet
+from pipeline.tables.parts import PartWriter, create_part
+from pipeline.tables.schemas import FORMAT_VERSION, REJECTS_COLUMNS, TAGS_COLUMNS, TELEMETRY_SCHEMA, to_parquet
 from ramcore.vocabulary import Vocabulary
 
 START_S = 1_790_000_000.0

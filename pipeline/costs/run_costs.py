@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from pipeline.costs.ledger import SPLITS, Done, Ledger, LedgerRow, NodeCost, Span, Split, Stay, build_ledger
 from pipeline.costs.prices import PriceTable
-from pipeline.events import events_in_order
+from pipeline.events.log import events_in_order
 from pipeline.finished_run import FinishedRun
 from pipeline.stores.run_store import RunStore
 

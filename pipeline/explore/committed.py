@@ -14,7 +14,7 @@ from pipeline.model_record import recorded_model, recorded_vocabulary, vocabular
 from pipeline.plan import Plan, read_plan
 from pipeline.stores.read_ahead import read_ahead
 from pipeline.stores.run_store import RunStore
-from pipeline.tables import FORMAT_VERSION
+from pipeline.tables.schemas import FORMAT_VERSION
 from ramcore.vocabulary import Vocabulary
 
 GROWING = "growing"

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pipeline.error_kinds import ERROR_KINDS
 from pipeline.errors import InputError, RunError
 from pipeline.report.contact_sheet import small
-from pipeline.selection import floors
+from pipeline.tables.selection import floors
 from ramcore.errors import ImageError, RamcoreError
 from ramcore.vocabulary import Vocabulary
 

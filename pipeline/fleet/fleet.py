@@ -17,8 +17,8 @@ from ray.exceptions import OutOfMemoryError, RayError
 
 from pipeline.cards.slot_policy import Slot, decode_cpus
 from pipeline.errors import last_line
-from pipeline.event_kinds import EVENTS
-from pipeline.events import EventLog, events_in_order
+from pipeline.events.kinds import EVENTS
+from pipeline.events.log import EventLog, events_in_order
 from pipeline.fleet.background import Background
 from pipeline.fleet.blame import Blame
 from pipeline.fleet.holders import HolderBook

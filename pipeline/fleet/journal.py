@@ -4,7 +4,7 @@ import time
 from typing import Any
 
 from pipeline.cards.slot_policy import Slot
-from pipeline.events import EventLog
+from pipeline.events.log import EventLog
 from pipeline.fleet.leases import Lease, Work
 from pipeline.fleet.replica_actor import ReplicaProcess
 

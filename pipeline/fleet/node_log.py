@@ -9,7 +9,7 @@ from pipeline.cards.node_place import node_place
 from pipeline.cards.profiles import GIB
 from pipeline.cards.slot_policy import SlotPolicy, card_of, node_type
 from pipeline.costs.prices import NodePrice, PriceTable
-from pipeline.events import EventLog
+from pipeline.events.log import EventLog
 
 _LEFT = {1, 4}
 _PREEMPTED = 3

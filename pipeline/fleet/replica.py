@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.fleet.microbatch import Microbatch
-from pipeline.selection import Selection, floors, merge, select
+from pipeline.tables.selection import Selection, floors, merge, select
 from ramcore.errors import BundleError
 
 _REPORT_EVERY_S = 0.5

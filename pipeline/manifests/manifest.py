@@ -20,7 +20,7 @@ from pipeline.manifests.places import Place, place_of
 from pipeline.manifests.readers import MANIFEST_EXTENSIONS, Source, manifest_extension
 from pipeline.manifests.remote_listing import ListedName
 from pipeline.manifests.rows import manifest_rows
-from pipeline.tables import VERSION_COLUMN
+from pipeline.tables.schemas import VERSION_COLUMN
 from ramcore.errors import ImageError
 from ramcore.imageformats import identify
 

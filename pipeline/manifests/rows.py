@@ -10,8 +10,8 @@ from pipeline.config import ManifestConfig
 from pipeline.fetching.members import Cell
 from pipeline.fetching.redaction import column_without_credentials
 from pipeline.manifests.readers import Reader, Source, open_reader
-from pipeline.names import Naming
-from pipeline.tables import IMAGE_FIELDS, TAG_FIELDS, to_parquet
+from pipeline.tables.names import Naming
+from pipeline.tables.schemas import IMAGE_FIELDS, TAG_FIELDS, to_parquet
 
 URI_COLUMNS = ("uri", "url", "path", "image_path", "URL")
 """Names of the manifest column that says where an image is; the first of these that is there."""

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from pipeline.fetching.files import local_path
 from pipeline.fetching.outcome import FetchError
-from pipeline.tables import VERSION_COLUMN
+from pipeline.tables.schemas import VERSION_COLUMN
 
 _THREADS = 16
 _URIS_PER_TASK = 512

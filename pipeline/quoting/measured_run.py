@@ -9,7 +9,7 @@ from typing import Any
 from pipeline.costs.ledger import Ledger
 from pipeline.costs.run_costs import ledger_of
 from pipeline.errors import InputError
-from pipeline.events import events_in_order
+from pipeline.events.log import events_in_order
 from pipeline.finished_run import FinishedRun
 from pipeline.stores.run_store import RunStore
 

@@ -9,7 +9,7 @@ from pipeline.config import Config, FetchConfig, StorageConfig
 from pipeline.costs.ledger import Ledger, LedgerRow
 from pipeline.costs.prices import PriceTable
 from pipeline.costs.run_costs import ledger_of
-from pipeline.events import events_in_order
+from pipeline.events.log import events_in_order
 from pipeline.finished_run import FinishedRun
 from pipeline.quoting.saved_quote import SavedQuote, kept_quote
 from pipeline.report.attempts import Attempts, gather_attempts

@@ -19,10 +19,10 @@ from rich.console import Console
 
 from pipeline.config import FleetConfig
 from pipeline.costs.run_costs import cost_summary, ledger_of
-from pipeline.events import EventLog, events_in_order
+from pipeline.events.log import EventLog, events_in_order
 from pipeline.fleet.sampler import Sampler
 from pipeline.stores.local_store import LocalStore
-from pipeline.tables import TELEMETRY_SCHEMA
+from pipeline.tables.schemas import TELEMETRY_SCHEMA
 from ramcore.images import decode
 from ramcore.scenes.drawing import draw_scene
 

@@ -23,7 +23,7 @@ from rich.console import Console
 
 import ramcore
 from pipeline.config import load_config
-from pipeline.events import read_events
+from pipeline.events.log import read_events
 from pipeline.fleet.replica import Replica
 from pipeline.stores.local_store import LocalStore
 from pipeline.tag import Request, tag

@@ -23,7 +23,7 @@ from pipeline.chunks import chunk_name, commit_chunk
 from pipeline.config import load_config
 from pipeline.driver import Round
 from pipeline.errors import ConfigError
-from pipeline.events import EventLog, read_events
+from pipeline.events.log import EventLog, read_events
 from pipeline.feed import waves
 from pipeline.finalize import finalize
 from pipeline.finished_run import FinishedRun
@@ -36,7 +36,7 @@ from pipeline.report.page import write_report
 from pipeline.status import run_status
 from pipeline.stores.local_store import LocalStore
 from pipeline.sync import BASE_PIN
-from pipeline.tables import to_parquet, with_attempt
+from pipeline.tables.schemas import to_parquet, with_attempt
 from pipeline.tag import Request, tag
 from ramcore.bundle import bundle_hash, demo_bundle, save_bundle
 from ramcore.config import ram_plus_preset

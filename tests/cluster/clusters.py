@@ -15,7 +15,7 @@ import psutil
 from pretend import ORDERS, Orders
 from runs import Run, kill
 
-from pipeline.events import read_events
+from pipeline.events.log import read_events
 from pipeline.stores.opening import open_store
 
 _HERE = Path(__file__).parent

@@ -11,7 +11,7 @@ from clusters import MixedCluster, mixed_cluster
 from losses import CHUNK_ROWS, OPTIONS
 from runs import Run, assert_adds_up
 
-from pipeline.tables import attempt_of
+from pipeline.tables.schemas import attempt_of
 
 pytestmark = pytest.mark.cluster
 

@@ -23,7 +23,7 @@ from pretend import ORDERS
 from runs import draw_pictures
 from s3server import S3Server, serve
 
-from pipeline.events import events_in_order
+from pipeline.events.log import events_in_order
 from pipeline.quoting.kuberay import BUNDLE, INPUT, RUN
 from pipeline.stores.opening import open_store
 

@@ -20,7 +20,7 @@ from s3server import S3Server
 
 from pipeline.chunks import commit_chunk
 from pipeline.errors import StoreError
-from pipeline.events import EventLog, events_in_order, read_events
+from pipeline.events.log import EventLog, events_in_order, read_events
 from pipeline.finalize import finalize
 from pipeline.stores import bucket_lock
 from pipeline.stores.opening import open_store

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from committed_run import commit_all, plan_run, tagged_rows
 
-from pipeline import parts
 from pipeline.chunks import commit_chunk
 from pipeline.finalize import finalize
 from pipeline.stores.opening import open_store
 from pipeline.stores.run_store import RunStore
+from pipeline.tables import parts
 from pipeline.verify import verify
 
 pytestmark = pytest.mark.integration
@@ -24,7 +24,7 @@ FOLDERS = ("tags/", "rejects/", "duplicates/", "telemetry/")
 
 KILLED = """
 import os, signal, sys
-from pipeline import parts
+from pipeline.tables import parts
 from pipeline.stores import bucket_lock
 from pipeline.stores import bucket_store
 from pipeline.stores import local_store

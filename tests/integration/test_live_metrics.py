@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from ray.cluster_utils import Cluster
 from runs import Run, ended, finish, kill, wait_until
 
-from pipeline.events import events_in_order
+from pipeline.events.log import events_in_order
 from pipeline.metrics.kinds import METRICS, RAY_PREFIX, RUN
 from pipeline.metrics.tally import Tally
 from pipeline.stores.local_store import LocalStore

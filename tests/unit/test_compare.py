@@ -86,8 +86,8 @@ def test_tags_are_told_apart_by_name(tmp_path: Path) -> None:
 def put_row(store: LocalStore, ids: list[int], scores: list[float], picture: Path | None = None) -> None:
     import pyarrow as pa
 
-    from pipeline.parts import create_part
-    from pipeline.tables import to_parquet
+    from pipeline.tables.parts import create_part
+    from pipeline.tables.schemas import to_parquet
 
     sha256 = "00" if picture is None else hashlib.sha256(picture.read_bytes()).hexdigest()
     columns = {"image_id": ["i0"], "uri": [str(picture or "/i0")], "sha256": [sha256]}

@@ -16,7 +16,7 @@ from ramcore.checkpoint import read_checkpoint, translate_keys
 from ramcore.config import ram_plus_preset
 from ramcore.convert import convert_checkpoint
 from ramcore.errors import BundleError, CheckpointError
-from ramcore.infer import infer_config
+from ramcore.infer_config import infer_config
 from ramcore.weights import describe_mismatch, expected_shapes
 
 

@@ -17,7 +17,7 @@ from ramcore.checkpoint import read_checkpoint, translate_keys
 from ramcore.config import ram_plus_preset, ram_preset, swin_l, tag2text_preset
 from ramcore.convert import convert_checkpoint, resize_model
 from ramcore.errors import BundleError, CheckpointError
-from ramcore.infer import infer_config
+from ramcore.infer_config import infer_config
 from ramcore.relative_positions import resize_table
 from ramcore.weights import describe_mismatch, expected_shapes
 

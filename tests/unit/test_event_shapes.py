@@ -8,9 +8,9 @@ import pytest
 from synthetic_run import Cards, write_run
 
 from pipeline.costs.run_costs import read_ledger
-from pipeline.event_kinds import EVENTS
-from pipeline.event_shapes import is_event
-from pipeline.events import events_in_order, parse_event
+from pipeline.events.kinds import EVENTS
+from pipeline.events.log import events_in_order, parse_event
+from pipeline.events.shapes import is_event
 from pipeline.stores.local_store import LocalStore
 
 SOUND = {"at": 1_790_000_000.0, "session": "0a", "event": "driver_alive"}

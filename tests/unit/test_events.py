@@ -6,8 +6,8 @@ from typing import BinaryIO
 
 import pytest
 
-from pipeline import events
-from pipeline.events import EventLog, events_in_order, read_events
+from pipeline.events import log as events
+from pipeline.events.log import EventLog, events_in_order, read_events
 from pipeline.stores.local_store import LocalStore
 
 SESSION = "20260101T000000-abcdef"

@@ -14,9 +14,9 @@ from pipeline.errors import IncompleteError, InputError, PlanError
 from pipeline.finalize import finalize
 from pipeline.model_record import record_model
 from pipeline.plan import Plan, make_plan
-from pipeline.selection import floors, select
 from pipeline.stores.local_store import LocalStore
-from pipeline.tables import IMAGE_FIELDS, to_parquet, with_attempt
+from pipeline.tables.schemas import IMAGE_FIELDS, to_parquet, with_attempt
+from pipeline.tables.selection import floors, select
 from pipeline.tagging import tag_table, tagged_part
 from ramcore.vocabulary import Vocabulary
 

@@ -9,8 +9,8 @@ from committed_run import plan_run
 from typer.testing import CliRunner
 
 from jobs.main import app
-from pipeline.events import EventLog
-from pipeline.follow import EventTail, follow_events
+from pipeline.events.follow import EventTail, follow_events
+from pipeline.events.log import EventLog
 from pipeline.status import AT_WORK_S
 from pipeline.stores.local_store import LocalStore
 

@@ -21,7 +21,7 @@ from pipeline.model_record import vocabulary_name, vocabulary_table
 from pipeline.plan import Plan
 from pipeline.stores.local_store import LocalStore
 from pipeline.sync import BaseRun
-from pipeline.tables import attempt_of, to_parquet, with_attempt
+from pipeline.tables.schemas import attempt_of, to_parquet, with_attempt
 
 IDS = [f"i{number}" for number in range(10)]
 SHELL = CliRunner()

@@ -146,7 +146,7 @@ def test_templates_make_the_texts_of_names(tiny_bundle, tiny_clip, picture, tmp_
 def test_many_stored_bytes_are_warned_of(tiny_bundle, picture, monkeypatch):
     """Above 2 KB per image the remedy is named on standard error, as after a run."""
     assert "output.top_k" not in _look(picture, "--model", tiny_bundle).stderr
-    monkeypatch.setattr("pipeline.stored_size.HEAVY_BYTES", 8)
+    monkeypatch.setattr("pipeline.tables.stored_size.HEAVY_BYTES", 8)
     assert "output.score_floor=auto and output.top_k=128" in " ".join(
         _look(picture, "--model", tiny_bundle).stderr.split()
     )

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.event_kinds import EVENTS
+from pipeline.events.kinds import EVENTS
 from pipeline.metrics import kinds
 from pipeline.metrics.kinds import METRICS, RAY_PREFIX, RUN
 

@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 
 from pipeline.config import load_config
-from pipeline.names import Naming, name_lists
+from pipeline.tables.names import Naming, name_lists
 
 TAGS, TAGS_ZH = ("dog", "Ice cream", "sky"), ("狗", "冰淇淋", "天空")
 

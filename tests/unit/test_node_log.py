@@ -11,8 +11,8 @@ from pipeline.cards.profiles import load_profiles
 from pipeline.cards.slot_policy import SlotPolicy
 from pipeline.costs.price_files import parse_yaml
 from pipeline.costs.prices import PriceTable
-from pipeline.event_kinds import ALWAYS, EVENTS
-from pipeline.events import EventLog, read_events
+from pipeline.events.kinds import ALWAYS, EVENTS
+from pipeline.events.log import EventLog, read_events
 from pipeline.fleet.node_log import NodeLog
 from pipeline.stores.local_store import LocalStore
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from pipeline.redecide import Fired, fired_scores, stored_from, uncertain_rows
-from pipeline.selection import floors, select
+from pipeline.tables.selection import floors, select
 
 TAGS = 6
 # Few values, so that scores, thresholds and floors are often equal.

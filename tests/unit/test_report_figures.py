@@ -138,8 +138,8 @@ def test_attempts_that_came_to_nothing_are_no_work(store: LocalStore) -> None:
 
 
 def rewrite_telemetry(store: LocalStore, table: object) -> None:
-    from pipeline.parts import create_part
-    from pipeline.tables import to_parquet
+    from pipeline.tables.parts import create_part
+    from pipeline.tables.schemas import to_parquet
 
     document = json.loads(store.read("run.json"))
     document["parts"]["telemetry"] = [create_part(store, "telemetry/", 1, to_parquet(table))]
@@ -210,8 +210,8 @@ def test_a_run_that_keeps_few_tags_counts_those(store: LocalStore) -> None:
 def put_tags(store: LocalStore, rows: list[tuple[list[int], list[float]]]) -> None:
     import pyarrow as pa
 
-    from pipeline.parts import create_part
-    from pipeline.tables import to_parquet
+    from pipeline.tables.parts import create_part
+    from pipeline.tables.schemas import to_parquet
 
     table = pa.table(
         {

@@ -269,8 +269,8 @@ def test_a_server_that_says_nothing_is_given_up(store: LocalStore, silent_server
 
 
 def put_uris(store: LocalStore, uris: list[str]) -> None:
-    from pipeline.parts import create_part
-    from pipeline.tables import to_parquet
+    from pipeline.tables.parts import create_part
+    from pipeline.tables.schemas import to_parquet
 
     table = FinishedRun(store).table("tags")
     table = table.set_column(table.schema.get_field_index("uri"), "uri", [uris])

@@ -16,14 +16,14 @@ from pipeline.config import load_config
 from pipeline.errors import ConfigError, InputError, PinnedError
 from pipeline.finalize import finalize
 from pipeline.model_record import model_name, vocabulary_name, vocabulary_table
-from pipeline.names import Naming
 from pipeline.pins import pins
 from pipeline.plan import make_plan
 from pipeline.rethreshold import Rules, rethreshold
-from pipeline.samples import sample_rows
-from pipeline.selection import floors, select
 from pipeline.stores.local_store import LocalStore
-from pipeline.tables import IMAGE_FIELDS, to_parquet, with_attempt
+from pipeline.tables.names import Naming
+from pipeline.tables.samples import sample_rows
+from pipeline.tables.schemas import IMAGE_FIELDS, to_parquet, with_attempt
+from pipeline.tables.selection import floors, select
 from pipeline.tagging import tag_table, tagged_part
 from pipeline.thresholds import Thresholds, parse_thresholds
 from ramcore.bundle import read_config

@@ -21,10 +21,10 @@ from pipeline.costs.price_files import parse_yaml
 from pipeline.costs.prices import PriceTable
 from pipeline.costs.run_costs import cost_summary, ledger_of, read_ledger
 from pipeline.errors import InputError
-from pipeline.events import EventLog
+from pipeline.events.log import EventLog
 from pipeline.finalize import finalize
 from pipeline.stores.local_store import LocalStore
-from pipeline.tables import TELEMETRY_SCHEMA, with_attempt
+from pipeline.tables.schemas import TELEMETRY_SCHEMA, with_attempt
 
 T0 = 1_700_000_000_000
 """Milliseconds since 1970 at which the runs of these tests begin."""

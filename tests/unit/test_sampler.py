@@ -4,7 +4,7 @@ import time
 from queue import SimpleQueue
 from typing import Any
 
-from pipeline.event_kinds import EVENTS
+from pipeline.events.kinds import EVENTS
 from pipeline.fleet.sampler import Sampler, keep_sampling
 
 

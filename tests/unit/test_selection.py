@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from pipeline.selection import floors, merge, select
+from pipeline.tables.selection import floors, merge, select
 
 THRESHOLDS = np.array([0.5, 0.8, 0.65, 1.0], np.float32)
 

@@ -10,10 +10,10 @@ from committed_run import commit_all, plan_run, tagged_rows
 from pipeline.chunks import chunk_name, commit_chunk
 from pipeline.clean import clean
 from pipeline.errors import InputError
-from pipeline.events import EventLog
+from pipeline.events.log import EventLog
+from pipeline.events.presence import at_work
 from pipeline.finalize import finalize
 from pipeline.plan import Plan
-from pipeline.presence import at_work
 from pipeline.status import run_status
 from pipeline.stores.local_store import LocalStore
 

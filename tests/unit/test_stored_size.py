@@ -7,9 +7,9 @@ import pyarrow as pa
 import pytest
 
 from pipeline.config import OutputConfig
-from pipeline.stored_size import bytes_of_scores, bytes_on_disk, heavy_warning
 from pipeline.stores.local_store import LocalStore
-from pipeline.tables import to_parquet
+from pipeline.tables.schemas import to_parquet
+from pipeline.tables.stored_size import bytes_of_scores, bytes_on_disk, heavy_warning
 
 
 def tag_table(images: int, scores: int) -> pa.Table:

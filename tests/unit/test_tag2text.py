@@ -13,7 +13,7 @@ from ramcore.captions import Captioner, given_tags
 from ramcore.checkpoint import translate_keys
 from ramcore.config import tag2text_preset
 from ramcore.errors import BundleError
-from ramcore.infer import infer_config
+from ramcore.infer_config import infer_config
 from ramcore.preprocess import normalise
 from ramcore.tag2text import Tag2Text
 from ramcore.tokenizer import Tokenizer

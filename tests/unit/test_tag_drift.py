@@ -13,10 +13,10 @@ from synthetic_run import write_run
 
 import pipeline.report.tag_drift as drift_module
 from pipeline.finished_run import FinishedRun
-from pipeline.parts import create_part
 from pipeline.report.tag_drift import Drift, tag_drift
 from pipeline.stores.local_store import LocalStore
-from pipeline.tables import to_parquet
+from pipeline.tables.parts import create_part
+from pipeline.tables.schemas import to_parquet
 from ramcore.vocabulary import Vocabulary
 
 # "dog" twice: tags may share a name.

@@ -3,8 +3,8 @@
 import numpy as np
 import pyarrow as pa
 
-from pipeline.selection import floors, select
-from pipeline.tables import IMAGE_FIELDS
+from pipeline.tables.schemas import IMAGE_FIELDS
+from pipeline.tables.selection import floors, select
 from pipeline.tagging import rejected_part, tag_table, tagged_part
 from ramcore.vocabulary import Vocabulary
 

@@ -7,10 +7,10 @@ import pyarrow as pa
 import pytest
 from committed_run import ATTEMPT, plan_run, tagged_rows
 
-from pipeline.events import EventLog
+from pipeline.events.log import EventLog
 from pipeline.stores.local_store import LocalStore
-from pipeline.tables import with_attempt
-from pipeline.telemetry import Telemetry
+from pipeline.tables.schemas import with_attempt
+from pipeline.tables.telemetry import Telemetry
 
 PLACE = {"node_id": "n", "node_type": "t4", "card": "T4", "instance_type": "box", "market": "spot", "zone": "z"}
 

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from pipeline.events import EventLog
+from pipeline.events.log import EventLog
 from pipeline.stores.run_store import RunStore
 
 ALIVE_EVERY_S = 30.0

@@ -5,9 +5,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.events import events_in_order
+from pipeline.events.log import events_in_order
 from pipeline.stores.run_store import RunStore
-from pipeline.tables import TELEMETRY_SCHEMA, attempt_of
+from pipeline.tables.schemas import TELEMETRY_SCHEMA, attempt_of
 
 _BATCH_ROWS = 8192
 _ORDER = ("chunk", "generation", "started_at", "ended_at", "outcome", "replica")

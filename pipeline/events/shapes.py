@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
-from pipeline.event_kinds import ALWAYS
+from pipeline.events.kinds import ALWAYS
 
 Check = Callable[[Any], bool]
 

@@ -6,12 +6,12 @@ import platform
 from datetime import UTC, datetime
 from typing import Any
 
-from pipeline.accounting import Published
 from pipeline.model_record import recorded_model
 from pipeline.parity_gate import recorded_parity
 from pipeline.plan import Plan
 from pipeline.stores.run_store import RunStore
-from pipeline.tables import FORMAT_VERSION
+from pipeline.tables.accounting import Published
+from pipeline.tables.schemas import FORMAT_VERSION
 
 _PACKAGES = ("ramfleet", "ray", "torch", "timm", "pyarrow", "Pillow", "simplejpeg", "numpy")
 

@@ -14,7 +14,7 @@ from itertools import groupby
 from typing import Any
 
 from pipeline.errors import StoreError
-from pipeline.event_shapes import is_event
+from pipeline.events.shapes import is_event
 from pipeline.stores.read_ahead import read_ahead
 from pipeline.stores.run_store import RunStore
 

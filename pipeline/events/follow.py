@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from pipeline.events import LOGS, parse_event
+from pipeline.events.log import LOGS, parse_event
 from pipeline.status import AT_WORK_S
 from pipeline.stores.run_store import Entry, RunStore
 

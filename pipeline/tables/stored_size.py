@@ -5,8 +5,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipeline.config import OutputConfig
-from pipeline.selection import floors, select
 from pipeline.stores.run_store import RunStore
+from pipeline.tables.selection import floors, select
 
 HEAVY_BYTES = 2048
 """Bytes per image from which on a person is told: a hundred million images are 200 GB then."""

@@ -1,0 +1,1 @@
+"""The event log of a run: what is written down while it works, and who reads it meanwhile."""
