@@ -20,10 +20,6 @@ from ramcore.bundle import demo_bundle
 ROOT = Path(__file__).parents[1]
 WITH_RAY = ("README.md", "docs/tutorial.md", "docs/how-to/resume-and-repair.md", "docs/how-to/search.md")
 """Pages whose commands start Ray, or need the run of one that does: tests/integration runs them."""
-ELSEWHERE = {
-    "docs/clusters.md": "needs Docker, Kubernetes and a cloud; tests/unit/test_infra.py reads what quote --emit writes"
-}
-"""Pages of which no block is run."""
 _RUN = ("sh", "python", "sql")
 _COMMENT = re.compile(r"<!--\s*(not run|file|prints)(?::\s*(.*?))?\s*-->", re.DOTALL)
 _LIMIT_S = 300

@@ -34,7 +34,7 @@ _CONTENTS = {
     "": ["tutorial"],
     "How to": [
         *("how-to/mixed-and-spot-fleet", "how-to/own-tags", "how-to/resume-and-repair", "how-to/cost-planning"),
-        *("clusters", "how-to/search"),
+        *("clusters", "how-to/search", "how-to/explore"),
     ],
     "Reference": [
         *(

@@ -3,12 +3,10 @@
 from pathlib import Path
 
 import pytest
-from docs_blocks import ELSEWHERE, WITH_RAY, Block, Page, blocks, pages
+from docs_blocks import WITH_RAY, Block, Page, blocks, pages
 
 
-@pytest.mark.parametrize(
-    "block", [block for page in pages() if page not in ELSEWHERE for block in blocks(page)], ids=str
-)
+@pytest.mark.parametrize("block", [block for page in pages() for block in blocks(page)], ids=str)
 def test_a_block_is_run_or_says_why_not(block: Block) -> None:
     """It has a language, and a reason or a name where one is needed."""
     assert block.language, "a fence without a language"
@@ -20,17 +18,13 @@ def test_a_block_is_run_or_says_why_not(block: Block) -> None:
 
 def test_pages_that_are_run_elsewhere_are_there() -> None:
     """None of them was renamed."""
-    assert set(pages()) >= {*ELSEWHERE, *WITH_RAY}
+    assert set(pages()) >= set(WITH_RAY)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "page",
-    [
-        page
-        for page in pages()
-        if page not in (*ELSEWHERE, *WITH_RAY) and any(block.kind == "run" for block in blocks(page))
-    ],
+    [page for page in pages() if page not in WITH_RAY and any(block.kind == "run" for block in blocks(page))],
 )
 def test_the_blocks_of_a_page_run(page: str, tmp_path: Path) -> None:
     """In their order, in one folder beside the demo pictures; what they are said to print they print."""
