@@ -108,16 +108,11 @@ class _Planner:
 
     def safe(self, limit: _Limit, amount: float) -> Mix | None:
         """The best mix that takes at most so much in enough of the drawn plans; None where there is none."""
-        room = amount
-        for _ in range(_ROUNDS):
-            mix = limit.within(room)
-            if mix is None:
-                return None
-            over = _over(self._drawn_quantile(limit, mix), amount)
-            if over <= 1:
-                return mix
-            room *= _CLOSER / over
-        return None
+        mix = limit.within(amount)
+        while mix is not None and (over := _over(self._drawn_quantile(limit, mix), amount)) > 1:
+            # From what this mix takes, not from what it was allowed to: else it would be the best once more.
+            mix = limit.within(limit.of_mix(mix) * _CLOSER / over)
+        return mix
 
     def _drawn_quantile(self, limit: _Limit, mix: Mix) -> float:
         drawn = [limit.of_mix(evaluate(plans, mix.counts, self.job.images)) for plans in self._drawn]

@@ -87,6 +87,15 @@ def test_more_time_never_costs_more(consumer: Market) -> None:
     assert sum(point.mix.counts == quote.mix.counts for point in quote.curve) == 1
 
 
+def test_a_near_miss_is_mended_by_a_node_more() -> None:
+    """Where simulated runs of a few nodes pass a deadline now and then, the whole fleet is not the answer."""
+    spot = market(home("GeForce-RTX-3090", 20, preemptions_per_hour=0.05, cpus=8, startup_minutes=10))
+    job = Job(1_000_000, image_bytes=200_000, pixel_bytes=442_368)
+    nodes = [make_quote(Wish(job.images, hours * HOUR, runs=20), spot, job).mix.nodes for hours in (2.0, 2.2)]
+    assert nodes == sorted(nodes, reverse=True)
+    assert max(nodes) <= 3
+
+
 def test_the_same_wish_gets_the_same_quote(consumer: Market) -> None:
     """To the last digit."""
     one, two = (make_quote(Wish(JOB.images, budget=2.0, runs=3), consumer, JOB) for _ in range(2))
