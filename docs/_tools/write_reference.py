@@ -15,9 +15,11 @@ import typer
 import pipeline.config
 import pipeline.errors
 from jobs.main import app
-from pipeline import error_kinds, event_kinds, schemas
+from pipeline import error_kinds
 from pipeline.config import Config, known_keys
+from pipeline.events import kinds as event_kinds
 from pipeline.metrics import kinds
+from pipeline.tables import columns
 
 DOCS = Path(__file__).parents[1]
 _BEGIN, _END = "<!-- begin of what make reference writes -->\n", "<!-- end of what make reference writes -->\n"
@@ -228,7 +230,7 @@ def _cell(text: str) -> str:
 PAGES: dict[str, tuple[Callable[[], str], ...]] = {
     "reference/cli.md": (commands,),
     "reference/config.md": (configuration,),
-    "reference/schemas.md": (schemas.as_markdown,),
+    "reference/schemas.md": (columns.as_markdown,),
     "reference/errors.md": (exit_codes, error_kinds.as_markdown),
     "reference/python.md": (python,),
     "metrics.md": (kinds.as_markdown,),

@@ -69,17 +69,13 @@ def _kept(
     planner: "_Planner", limit: _Limit, mix: Mix, runs: Sequence[SimulatedRun], tell: Callable[[str], None]
 ) -> tuple[Mix, Sequence[SimulatedRun]]:
     """Where simulated runs pass a limit that planned ones keep: mixes with more room, until enough of them keep it."""
-    room = limit.amount
     for _ in range(_ROUNDS):
         over = _over(_quantile([limit.of_run(run) for run in runs], planner.wish.confidence), limit.amount)
         if over <= 1 or mix.counts == limit.least.counts:
             break
-        room *= _CLOSER / over
-        safer = planner.safe(limit, room) or limit.least
-        if safer.counts != mix.counts:
-            mix = safer
-            tell(f"simulating {len(runs)} runs on {mix.nodes} nodes")
-            runs = planner.simulated(mix)
+        mix = planner.safe(limit, planner.drawn_quantile(limit, mix) * _CLOSER / over) or limit.least
+        tell(f"simulating {len(runs)} runs on {mix.nodes} nodes")
+        runs = planner.simulated(mix)
     return mix, runs
 
 
@@ -109,12 +105,12 @@ class _Planner:
     def safe(self, limit: _Limit, amount: float) -> Mix | None:
         """The best mix that takes at most so much in enough of the drawn plans; None where there is none."""
         mix = limit.within(amount)
-        while mix is not None and (over := _over(self._drawn_quantile(limit, mix), amount)) > 1:
+        while mix is not None and (over := _over(self.drawn_quantile(limit, mix), amount)) > 1:
             # From what this mix takes, not from what it was allowed to: else it would be the best once more.
             mix = limit.within(limit.of_mix(mix) * _CLOSER / over)
         return mix
 
-    def _drawn_quantile(self, limit: _Limit, mix: Mix) -> float:
+    def drawn_quantile(self, limit: _Limit, mix: Mix) -> float:
         drawn = [limit.of_mix(evaluate(plans, mix.counts, self.job.images)) for plans in self._drawn]
         return _quantile(drawn, self.wish.confidence)
 

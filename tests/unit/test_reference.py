@@ -10,8 +10,8 @@ from committed_run import commit_all, plan_run
 
 from pipeline.config import Config, known_keys
 from pipeline.finalize import finalize
-from pipeline.schemas import MEANINGS, RUN_TABLES, RunTable, type_name
 from pipeline.stores.local_store import LocalStore
+from pipeline.tables.columns import MEANINGS, RUN_TABLES, RunTable, type_name
 
 
 @pytest.mark.parametrize("page", write_reference.PAGES)
