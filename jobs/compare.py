@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from jobs.options import ReadingConfig, ReadingSettings
 from jobs.report import write_local
 
 if TYPE_CHECKING:
@@ -44,12 +45,8 @@ def compare(
     images: Annotated[
         int, typer.Option(min=0, max=100, help="So many of the images that changed most; with --html their pictures.")
     ] = _IMAGES,
-    config: Annotated[
-        Path | None, typer.Option(help="YAML file; its fetch and storage sections say how pictures are read.")
-    ] = None,
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", help="section.key=value of fetch and storage; may be repeated.")
-    ] = None,
+    config: ReadingConfig = None,
+    overrides: ReadingSettings = None,
 ) -> None:
     """Compare two finished runs: figures and cost, how far they agree on common images, which tags drifted.
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from jobs.options import ReadingConfig, ReadingSettings
+
 if TYPE_CHECKING:
     from pipeline.stores.run_store import RunStore
 
@@ -33,12 +35,8 @@ def explore(
     thumbnails_mib: Annotated[
         int, typer.Option(min=0, help="Thumbnails that are kept, in MiB; beyond it the longest unseen ones go.")
     ] = 512,
-    config: Annotated[
-        Path | None, typer.Option(help="YAML file; its fetch and storage sections say how pictures are read.")
-    ] = None,
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", help="section.key=value of fetch and storage; may be repeated.")
-    ] = None,
+    config: ReadingConfig = None,
+    overrides: ReadingSettings = None,
 ) -> None:
     """Serve a page with search, images and their scores, rejects, and thresholds to try; Ctrl-C ends it.
 

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from jobs.options import ReadingConfig, ReadingSettings
+
 if TYPE_CHECKING:
     from pipeline.report.document import Report
 
@@ -39,12 +41,8 @@ def report(
     quote: Annotated[
         Path | None, typer.Option(help="What `ramfleet quote --json` wrote, to be held against the run.")
     ] = None,
-    config: Annotated[
-        Path | None, typer.Option(help="YAML file; its fetch and storage sections say how pictures are read.")
-    ] = None,
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", help="section.key=value of fetch and storage; may be repeated.")
-    ] = None,
+    config: ReadingConfig = None,
+    overrides: ReadingSettings = None,
 ) -> None:
     """Write the report of a finished run: report.html, a page that needs no network and no script.
 

@@ -22,13 +22,13 @@ from pipeline.finished_run import REPORT, FinishedRun
 from pipeline.model_record import recorded_vocabulary
 from pipeline.plan import Plan, read_plan
 from pipeline.report.document import Options
+from pipeline.run_document import run_document, write_run
 from pipeline.stores.read_ahead import read_ahead
 from pipeline.stores.read_only import refuse_if_cleaned
 from pipeline.stores.run_store import RunStore
 from pipeline.tables.accounting import Counts, Published
 from pipeline.tables.names import Naming
 from pipeline.tables.parts import GROUP_ROWS, PartWriter, create_part
-from pipeline.tables.run_document import run_document, write_run
 from pipeline.tables.schemas import REJECTS_COLUMNS, TAGS_COLUMNS, VERSION_COLUMN, to_parquet
 from pipeline.tables.telemetry import Telemetry
 

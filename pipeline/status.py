@@ -8,6 +8,7 @@ from typing import Any
 from pipeline.chunks import chunk_of, read_chunk
 from pipeline.errors import InputError
 from pipeline.events.log import events_in_order
+from pipeline.events.presence import AT_WORK_S
 from pipeline.finished_run import published
 from pipeline.plan import Plan, read_plan
 from pipeline.stores.read_ahead import read_ahead
@@ -16,8 +17,6 @@ from pipeline.stores.run_store import Entry, RunStore
 
 _RECENT_S = 600.0
 """The recent rate is taken over the chunks that were committed in so many seconds before the last."""
-AT_WORK_S = 90.0
-"""A driver is taken to be at work if any of its processes wrote an event in so many seconds."""
 
 
 @dataclass

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from pipeline.events.log import LOGS, parse_event
-from pipeline.status import AT_WORK_S
+from pipeline.events.presence import AT_WORK_S
 from pipeline.stores.run_store import Entry, RunStore
 
 POLL_S = 2.0

@@ -10,6 +10,8 @@ from pipeline.events.log import EventLog
 from pipeline.stores.run_store import RunStore
 
 ALIVE_EVERY_S = 30.0
+AT_WORK_S = 90.0
+"""A driver is taken to be at work if any of its processes wrote an event in so many seconds."""
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """A query as back ends see it: tag ids, and, or, not. What a name means has been settled before."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -42,6 +43,18 @@ class Not:
 
 
 Expression: TypeAlias = Everything | Has | And | Or | Not
+
+
+def as_sql(expression: Expression, has: Callable[[Has], str], everything: str) -> str:
+    """The condition in SQL. has: that of tags, in which databases differ; everything: what always holds."""
+    if isinstance(expression, Has):
+        return has(expression)
+    if isinstance(expression, Not):
+        return f"(NOT ({as_sql(expression.part, has, everything)}))"
+    if isinstance(expression, And | Or):
+        word = " AND " if isinstance(expression, And) else " OR "
+        return f"({word.join(as_sql(part, has, everything) for part in expression.parts)})"
+    return everything
 
 
 def wanted(expression: Expression) -> dict[int, int]:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pipeline.index.backend import Batch, Reader, Writer, package
 from pipeline.index.codes import above, codes, has, level
 from pipeline.index.documents import Found, pairs_in, tags_in, unpack
-from pipeline.index.expression import And, Expression, Has, Not, Or
+from pipeline.index.expression import Expression, Has, as_sql
 from pipeline.index.ledger import Ledger, connect
 from pipeline.index.names import Names
 from pipeline.index.query import Query
@@ -169,14 +169,7 @@ def _ranks(packed: list[bytes], wanted: dict[int, int]) -> NDArray[np.int64]:
 
 
 def _condition(expression: Expression) -> str:
-    if isinstance(expression, Has):
-        return _has(expression)
-    if isinstance(expression, Not):
-        return f"(NOT {_condition(expression.part)})"
-    if isinstance(expression, And | Or):
-        word = " AND " if isinstance(expression, And) else " OR "
-        return f"({word.join(map(_condition, expression.parts))})"
-    return "(doc >= 0)"
+    return as_sql(expression, _has, "(doc >= 0)")
 
 
 def _has(expression: Has) -> str:

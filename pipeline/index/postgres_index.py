@@ -19,7 +19,7 @@ from pipeline.errors import InputError, StoreAwayError, last_line
 from pipeline.fetching.redaction import redacted
 from pipeline.index.backend import Batch, Reader, Writer, package
 from pipeline.index.documents import Found
-from pipeline.index.expression import And, Expression, Has, Not, Or
+from pipeline.index.expression import Expression, Has, as_sql
 from pipeline.index.ledger import Ledger
 from pipeline.index.names import Names
 from pipeline.index.query import Query
@@ -292,14 +292,7 @@ def copy_rows(connection: Any, table: str, rows: Iterable[tuple[Any, ...]]) -> N
 
 
 def _condition(expression: Expression) -> str:
-    if isinstance(expression, Has):
-        return _has(expression)
-    if isinstance(expression, Not):
-        return f"NOT ({_condition(expression.part)})"
-    if isinstance(expression, And | Or):
-        word = " AND " if isinstance(expression, And) else " OR "
-        return f"({word.join(map(_condition, expression.parts))})"
-    return "true"
+    return as_sql(expression, _has, "true")
 
 
 def _has(expression: Has) -> str:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from pipeline.index.backend import Batch, Reader, Writer
 from pipeline.index.documents import Found, tags_in, unpack
-from pipeline.index.expression import And, Expression, Has, Not, Or, has_scores, simplified, without_scores
+from pipeline.index.expression import And, Expression, Has, Not, Or, as_sql, has_scores, simplified, without_scores
 from pipeline.index.ledger import Ledger, connect
 from pipeline.index.names import Names
 from pipeline.index.query import Query
@@ -213,19 +213,16 @@ def _quoted(word: str) -> str:
 
 def _condition(expression: Expression) -> str:
     """What a row with a `doc` has to fulfil."""
-    if isinstance(expression, Has):
-        tags = ",".join(map(str, expression.ids))
-        reached = f"postings p WHERE p.tag IN ({tags}) AND p.score >= {expression.at_least}"
-        if len(expression.ids) > _FEW_TAGS:
-            # With the plus it is a condition only: as a key, SQLite would ask FTS5 for each document by itself.
-            return f"+w.doc IN (SELECT p.doc FROM {reached})"
-        return f"EXISTS (SELECT 1 FROM {reached} AND p.doc = w.doc)"
-    if isinstance(expression, Not):
-        return f"NOT ({_condition(expression.part)})"
-    if isinstance(expression, And | Or):
-        word = " AND " if isinstance(expression, And) else " OR "
-        return f"({word.join(map(_condition, expression.parts))})"
-    return "1"
+    return as_sql(expression, _has, "1")
+
+
+def _has(has: Has) -> str:
+    tags = ",".join(map(str, has.ids))
+    reached = f"postings p WHERE p.tag IN ({tags}) AND p.score >= {has.at_least}"
+    if len(has.ids) > _FEW_TAGS:
+        # With the plus it is a condition only: as a key, SQLite would ask FTS5 for each document by itself.
+        return f"+w.doc IN (SELECT p.doc FROM {reached})"
+    return f"EXISTS (SELECT 1 FROM {reached} AND p.doc = w.doc)"
 
 
 def _ranked(wanted: dict[int, int]) -> str:

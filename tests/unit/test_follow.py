@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from jobs.main import app
 from pipeline.events.follow import EventTail, follow_events
 from pipeline.events.log import EventLog
-from pipeline.status import AT_WORK_S
+from pipeline.events.presence import AT_WORK_S
 from pipeline.stores.local_store import LocalStore
 
 
