@@ -25,7 +25,11 @@ def submit(
     image: Annotated[str | None, typer.Option(help="Container image that the job runs in.")] = None,
     pip: Annotated[list[str], typer.Option(help="Package that the cluster installs for it; repeatable.")] = [],  # noqa: B006
     env: Annotated[
-        list[str], typer.Option(metavar="NAME[=VALUE]", help="Variable of the job; without a value ours. Repeatable.")
+        list[str],
+        typer.Option(
+            metavar="NAME[=VALUE]",
+            help="Variable of the job, without a value ours; not for keys, as Ray shows them. Repeatable.",
+        ),
     ] = [],  # noqa: B006
     name: Annotated[str | None, typer.Option(help="Of the job.  [default: the server chooses]")] = None,
     no_wait: Annotated[bool, typer.Option("--no-wait", help="Do not follow its log.")] = False,

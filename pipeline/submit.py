@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -13,6 +14,8 @@ from pipeline.errors import ClusterError, ConfigError, last_line
 _ADDRESS = "RAY_API_SERVER_ADDRESS"
 """Ray takes this before any address that it is called with."""
 _TOKEN = "RAY_AUTH_TOKEN"
+_SECRET = re.compile("SECRET|PASSWORD|TOKEN|_KEY$", re.IGNORECASE)
+"""Names of variables that hold keys."""
 _PAUSE_S = 1.0
 
 
@@ -131,12 +134,21 @@ class JobServer:
 
 
 def runtime_environment(submission: Submission) -> dict[str, Any]:
-    """Ray's runtime environment of a job. Raises ConfigError for a local working_dir that is not there."""
+    """Ray's runtime environment of a job.
+
+    Raises ConfigError for a local working_dir that is not there, and for variables that look like keys.
+    """
     place = submission.working_dir
     if place is not None and "://" not in place and not os.path.exists(place):
         raise ConfigError(f"working_dir={place}: not there: give a folder or a zip")
     if submission.image is not None and (submission.pip or place is not None):
         raise ConfigError("image: an image has all that the job needs: leave out working_dir and pip")
+    told = [name for name in submission.environment if _SECRET.search(name)]
+    if told:
+        raise ConfigError(
+            f"env={', '.join(told)}: Ray shows a job's variables in its dashboard and logs: give keys to the cluster "
+            f"instead, as a Secret of its pods or by a role of its machines"
+        )
     wanted: dict[str, Any] = {
         "env_vars": dict(submission.environment),
         "working_dir": place,

@@ -7,10 +7,12 @@ from itertools import chain, count
 
 from pipeline.cards.labels import ACCELERATOR_LABEL, INSTANCE_LABEL, MARKET_LABEL, REGION_LABEL, VRAM_LABEL, ZONE_LABEL
 from pipeline.cards.profiles import GIB, load_profiles
+from pipeline.errors import ConfigError
 from pipeline.quoting.answer import Quote, hours, money
 from pipeline.quoting.fleet_file import FleetFile, NodeOffer
 
 _LONGEST_NAME = 55
+_LABEL_VALUE = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?")
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,10 @@ def plan_of_fleet(fleet: FleetFile) -> Plan:
 
 
 def node_labels(offer: NodeOffer) -> dict[str, str]:
-    """Labels of the node, by which a run knows what it is and costs and an autoscaler which cards it would bring."""
+    """Labels of the node, by which a run knows what it is and costs and an autoscaler which cards it would bring.
+
+    Raises ConfigError for a value that neither Kubernetes nor Ray takes as a label's.
+    """
     card = ray_card(offer)
     labels = {MARKET_LABEL: offer.market.replace("_", "-")}
     labels |= {ACCELERATOR_LABEL: card} if card else {}
@@ -91,6 +96,12 @@ def node_labels(offer: NodeOffer) -> dict[str, str]:
     if offer.region:
         region = region_of(offer.region)
         labels |= {REGION_LABEL: region} | ({ZONE_LABEL: offer.region} if region != offer.region else {})
+    for key, value in labels.items():
+        if not _LABEL_VALUE.fullmatch(value):
+            raise ConfigError(
+                f"{offer.label}: {value!r} cannot be the label {key}: give up to 63 letters, digits, dots, dashes and "
+                f"underscores, with a letter or digit at both ends"
+            )
     return labels
 
 
@@ -102,6 +113,17 @@ def ray_card(offer: NodeOffer) -> str | None:
     plain = offer.card.replace(" ", "-")
     profile = table.find(offer.card, offer.card, vram) or table.find(plain, None, vram)
     return profile.card if profile is not None else re.sub(r"[^A-Za-z0-9_.-]+", "-", plain).strip("-_.")
+
+
+def products_of(offer: NodeOffer) -> list[str]:
+    """What NVIDIA's device plugin may call the card on a node of Kubernetes: the driver's name for it, with dashes."""
+    card = ray_card(offer)
+    if card is None:
+        return []
+    profiles = [known for known in load_profiles().cards if known.card == card]
+    fitting = [known for known in profiles if offer.vram_gib in (None, known.vram_gib)]
+    names = {card} | {name.replace(" ", "-") for known in fitting for name in known.names}
+    return [product for name in sorted(names) for product in (name, f"NVIDIA-{name}")]
 
 
 def region_of(place: str) -> str:

@@ -1,11 +1,11 @@
 """A plan as files for KubeRay: a RayCluster, or a RayJob that makes its cluster, runs `ramfleet tag` and removes it."""
 
 import importlib.metadata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.quoting.groups import NodeGroup, Plan, commented, node_labels, ray_card, region_of
+from pipeline.quoting.groups import NodeGroup, Plan, commented, node_labels, products_of, region_of
 from pipeline.yaml_text import dump_yaml
 
 DEFAULT_IMAGE = "ramfleet:latest"
@@ -93,7 +93,8 @@ def _cluster(plan: Plan, choices: PodChoices) -> dict[str, Any]:
         **(scaling if plan.is_elastic else {}),
         "headGroupSpec": {
             "rayStartParams": {"num-gpus": "0"},
-            "template": {"spec": _pod(head, _HEAD_MEMORY_GIB, choices)},
+            # Not on a spot node: with the head goes the run.
+            "template": {"spec": _pod(head, _HEAD_MEMORY_GIB, choices) | {"affinity": _affinity(spot=False)}},
         },
         "workerGroupSpecs": [_group(group, choices) for group in plan.groups],
     }
@@ -107,10 +108,13 @@ def _group(group: NodeGroup, choices: PodChoices) -> dict[str, Any]:
     drain = ["python", "-m", "pipeline.fleet.drain", "--seconds", str(grace_s - _DRAIN_MARGIN_S)]
     container["lifecycle"] = {"preStop": {"exec": {"command": drain}}}
     spec = _pod(container, memory_gib, choices)
-    spec |= {"terminationGracePeriodSeconds": grace_s, "affinity": _affinity(group)}
+    # The instance type, where there is one, tells the card too.
+    products = [] if group.offer.instance_type else products_of(group.offer)
+    spec |= {"terminationGracePeriodSeconds": grace_s, "affinity": _affinity(group.is_spot, products)}
     tolerations = [_GPU_TOLERATION] * bool(group.cards) + [*_SPOT_TOLERATIONS] * group.is_spot
     spec |= {"tolerations": tolerations} if tolerations else {}
-    spec["nodeSelector"] = _selector(group)
+    selector = _selector(group)
+    spec |= {"nodeSelector": selector} if selector else {}
     return {
         "groupName": group.name,
         "replicas": group.least,
@@ -180,24 +184,25 @@ def _confined() -> dict[str, Any]:
 
 
 def _selector(group: NodeGroup) -> dict[str, str]:
-    """By instance type, which every cloud labels, or by the name that NVIDIA's device plugin gives the card, if any."""
+    """By instance type and place, which every cloud labels."""
     offer = group.offer
     selector: dict[str, str] = {}
-    card = offer.card.removeprefix("NVIDIA ").replace(" ", "-") if offer.card and ray_card(offer) else None
     if offer.instance_type is not None:
         selector["node.kubernetes.io/instance-type"] = offer.instance_type
-    elif card is not None:
-        selector["nvidia.com/gpu.product"] = f"NVIDIA-{card}"
     if offer.region is not None:
         level = "region" if region_of(offer.region) == offer.region else "zone"
         selector[f"topology.kubernetes.io/{level}"] = offer.region
     return selector
 
 
-def _affinity(group: NodeGroup) -> dict[str, Any]:
-    """Spot nodes for spot groups, whichever cloud it is, and none for the others: what a node costs is known by it."""
+def _affinity(spot: bool, products: Sequence[str] = ()) -> dict[str, Any]:
+    """Spot nodes for spot groups, whichever cloud it is, and none for the others: what a node costs is known by it.
+
+    products: of these cards only, as NVIDIA's device plugin labels them.
+    """
+    card = [{"key": "nvidia.com/gpu.product", "operator": "In", "values": [*products]}] if products else []
     marks = [{"key": key, "values": [value]} for key, value in _SPOT_NODES.items()]
-    one_of = [{"matchExpressions": [{**mark, "operator": "In"}]} for mark in marks]
-    none_of = [{"matchExpressions": [{**mark, "operator": "NotIn"} for mark in marks]}]
-    terms = {"nodeSelectorTerms": one_of if group.is_spot else none_of}
+    one_of = [{"matchExpressions": [{**mark, "operator": "In"}, *card]} for mark in marks]
+    none_of = [{"matchExpressions": [*({**mark, "operator": "NotIn"} for mark in marks), *card]}]
+    terms = {"nodeSelectorTerms": one_of if spot else none_of}
     return {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": terms}}

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import re
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,12 +13,17 @@ from pipeline.yaml_text import dump_yaml
 _PYTHON = "3.12"
 _DISK_GB = 200
 _GOOGLE_IMAGE = "projects/deeplearning-platform-release/global/images/family/common-cu128-ubuntu-2204-nvidia-570"
+_AMAZON_IMAGE = "ami-of-your-region"
 _AMAZON_REGION, _GOOGLE_REGION = "us-east-1", "us-central1"
 _AMAZON_HEAD, _GOOGLE_HEAD = "m6i.2xlarge", "n2-standard-8"
 _START = "ray start --address=$RAY_HEAD_IP:6379 --object-manager-port=8076"
 _NOTES = (
     "The head node is not part of the prediction, nor is storage or traffic.",
     "setup_commands has to install RamFleet from where you have it.",
+)
+_AMAZON_NOTE = (
+    "ImageId has to be yours: a Deep Learning Base AMI with Ubuntu 22.04 of your region. Ray's own default is too old "
+    "for PyTorch."
 )
 _LOCAL_NOTES = (
     "Machines are told by their host names: write yours in provider, and in the case of worker_start_ray_commands.",
@@ -29,7 +35,7 @@ def ray_up_yaml(plan: Plan) -> str:
     """A cluster file with a node type for each kind, for the cloud that the instance types are of.
 
     Raises ConfigError for a kind without an instance type, for types of several clouds or of none that is known, and
-    for several regions.
+    for several regions or zones.
     """
     without = [group.offer.label for group in plan.groups if group.offer.instance_type is None]
     if without:
@@ -41,7 +47,9 @@ def ray_up_yaml(plan: Plan) -> str:
     if len(clouds) > 1:
         raise ConfigError(f"emit=ray-up: one cluster has one cloud, the nodes are of {', '.join(sorted(clouds))}")
     cloud = clouds.pop()
-    return commented(plan, dump_yaml(_on_google(plan) if cloud == "gcp" else _on_amazon(plan)), *_NOTES)
+    if cloud == "gcp":
+        return commented(plan, dump_yaml(_on_google(plan)), *_NOTES)
+    return commented(plan, dump_yaml(_on_amazon(plan)), *_NOTES, _AMAZON_NOTE)
 
 
 def ray_up_local_yaml(plan: Plan) -> str:
@@ -59,22 +67,26 @@ def ray_up_local_yaml(plan: Plan) -> str:
 
 
 def _labelled_start(plan: Plan) -> str:
-    cases = " ".join(
-        f"{group.name}-[0-9]*) labels={','.join(f'{key}={value}' for key, value in node_labels(group.offer).items())};;"
-        for group in plan.groups
-    )
+    # The longest name first, as a100-40-1 is like a100-[0-9]* too.
+    groups = sorted(plan.groups, key=lambda group: -len(group.name))
+    cases = " ".join(f"{group.name}-[0-9]*) labels={_label_list(group)};;" for group in groups)
     return f'case "$(hostname -s)" in {cases} *) labels=;; esac; {_START} --labels="$labels"'
+
+
+def _label_list(group: NodeGroup) -> str:
+    return shlex.quote(",".join(f"{key}={value}" for key, value in node_labels(group.offer).items()))
 
 
 def _on_amazon(plan: Plan) -> dict[str, Any]:
     place = _one_region(plan, _AMAZON_REGION)
     region = region_of(place)
     provider = {"type": "aws", "region": region} | ({"availability_zone": place} if place != region else {})
-    disk = {"BlockDeviceMappings": [{"DeviceName": "/dev/sda1", "Ebs": {"VolumeSize": _DISK_GB, "VolumeType": "gp3"}}]}
-    types = {"head": _head({"InstanceType": _AMAZON_HEAD, **disk})}
+    ebs = {"VolumeSize": _DISK_GB, "VolumeType": "gp3"}
+    common = {"ImageId": _AMAZON_IMAGE, "BlockDeviceMappings": [{"DeviceName": "/dev/sda1", "Ebs": ebs}]}
+    types = {"head": _head({"InstanceType": _AMAZON_HEAD, **common})}
     for group in plan.groups:
         spot = {"InstanceMarketOptions": {"MarketType": "spot"}} if group.is_spot else {}
-        types[group.name] = _node_type(group, {"InstanceType": group.offer.instance_type, **disk, **spot})
+        types[group.name] = _node_type(group, {"InstanceType": group.offer.instance_type, **common, **spot})
     return _in_a_cloud(plan, provider, types, "boto3")
 
 
@@ -121,9 +133,10 @@ def _common(most: int) -> dict[str, Any]:
         "idle_timeout_minutes": 5,
         "auth": {"ssh_user": "ubuntu"},
         "setup_commands": [
-            "command -v uv || curl -LsSf https://astral.sh/uv/install.sh | sh",
+            "test -x ~/.local/bin/uv || curl -LsSf https://astral.sh/uv/install.sh | sh",
             f"test -x ~/ramfleet/bin/python || ~/.local/bin/uv venv --python {_PYTHON} ~/ramfleet",
-            "~/.local/bin/uv pip install --python ~/ramfleet/bin/python "
+            # Of PyTorch, the build that the machine's driver can run.
+            "~/.local/bin/uv pip install --torch-backend=auto --python ~/ramfleet/bin/python "
             f'"ramfleet[metrics]=={importlib.metadata.version("ramfleet")}"',
             "grep -q ramfleet/bin ~/.bashrc || echo 'export PATH=~/ramfleet/bin:~/.local/bin:$PATH' >> ~/.bashrc",
             "test -d ~/models/ram_plus || ~/ramfleet/bin/ramfleet model pull ram_plus --out ~/models/ram_plus",
@@ -166,9 +179,14 @@ def _cloud(group: NodeGroup) -> str:
 
 
 def _one_region(plan: Plan, default: str) -> str:
-    """Zones or the region of all groups, with commas; the default where none says it."""
+    """The zone or the region of all groups; the default where none says it."""
     places = sorted({group.offer.region for group in plan.groups if group.offer.region})
     if len({region_of(place) for place in places}) > 1:
         raise ConfigError(f"emit=ray-up: one cluster has one region, the chosen nodes are in {', '.join(places)}")
     zones = [place for place in places if place != region_of(place)]
-    return ",".join(zones) or (places[0] if places else default)
+    if len(zones) > 1:
+        raise ConfigError(
+            f"emit=ray-up: one cluster file has one zone for all nodes, the chosen ones are in {', '.join(zones)}: name "
+            f"the region instead, or make a cluster for each"
+        )
+    return zones[0] if zones else places[0] if places else default

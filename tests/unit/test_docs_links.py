@@ -1,5 +1,6 @@
 """Links of README, CONTRIBUTING and docs/ lead to what is there; the site builds without a warning."""
 
+import os
 import re
 import subprocess
 import sys
@@ -10,7 +11,10 @@ import pytest
 from docs_blocks import ROOT, pages
 from markdown_it import MarkdownIt
 
-conf = pytest.importorskip("conf", reason="docs/_tools/conf.py needs Sphinx: pip install 'ramfleet[docs]'")
+if os.environ.get("CI"):
+    import conf
+else:
+    conf = pytest.importorskip("conf", reason="docs/_tools/conf.py needs Sphinx: pip install 'ramfleet[docs]'")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 

@@ -27,7 +27,7 @@ from pipeline.config import load_config
 from pipeline.errors import ConfigError
 from pipeline.fleet import drain
 from pipeline.quoting.fleet_file import FleetFile, load_fleet, parse_fleet
-from pipeline.quoting.groups import Plan, node_labels, plan_of_fleet, ray_card
+from pipeline.quoting.groups import Plan, node_labels, plan_of_fleet, products_of, ray_card
 from pipeline.quoting.kuberay import PodChoices, raycluster_yaml, rayjob_yaml
 from pipeline.quoting.ray_up import ray_up_local_yaml, ray_up_yaml
 
@@ -143,10 +143,27 @@ def test_groups_run_on_nodes_of_their_market_only(market: str) -> None:
     for group in groups:
         spec = group["template"]["spec"]
         required = spec["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
-        operators = {rule["operator"] for term in required["nodeSelectorTerms"] for rule in term["matchExpressions"]}
+        rules = [rule for term in required["nodeSelectorTerms"] for rule in term["matchExpressions"]]
+        operators = {rule["operator"] for rule in rules if rule["key"] != "nvidia.com/gpu.product"}
         assert operators == ({"In"} if market == "spot" else {"NotIn"})
         keys = {toleration["key"] for toleration in spec.get("tolerations", ())}
         assert ("cloud.google.com/gke-spot" in keys) == (market == "spot")
+
+
+def test_the_head_is_on_no_spot_node() -> None:
+    """With it goes the whole run."""
+    for cluster in clusters():
+        affinity = cluster["headGroupSpec"]["template"]["spec"]["affinity"]["nodeAffinity"]
+        (term,) = affinity["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
+        assert {rule["operator"] for rule in term["matchExpressions"]} == {"NotIn"}
+
+
+def test_a_card_is_told_by_the_names_that_its_driver_has() -> None:
+    """Without an instance type, a pod asks for the product label, which is not Ray's name of the card."""
+    (group,) = fleet("card: A100, vram_gib: 40, most_nodes: 1").groups
+    assert {"NVIDIA-A100-SXM4-40GB", "NVIDIA-A100-PCIE-40GB"} <= set(products_of(group.offer))
+    assert "NVIDIA-A100-SXM4-80GB" not in products_of(group.offer)
+    assert "Tesla-T4" in products_of(fleet("card: T4, most_nodes: 1").groups[0].offer)
 
 
 def test_pods_drain_before_they_end() -> None:
@@ -250,6 +267,17 @@ def test_zones_are_told_from_regions() -> None:
             ],
             "one cluster has one region",
         ),
+        (
+            [
+                "name: a, instance_type: g2-standard-8, card: L4, most_nodes: 1, region: us-central1-a",
+                "name: b, instance_type: g2-standard-8, card: L4, most_nodes: 1, region: us-central1-b",
+            ],
+            "one zone for all nodes",
+        ),
+        (
+            ["instance_type: g5.xlarge, card: A10G, most_nodes: 1, region: 'home; lab'"],
+            "'home; lab' cannot be the label",
+        ),
     ],
 )
 def test_ray_up_refuses_what_it_cannot_rent(nodes: list[str], said: str) -> None:
@@ -260,9 +288,10 @@ def test_ray_up_refuses_what_it_cannot_rent(nodes: list[str], said: str) -> None
 
 def test_machines_of_ones_own_get_their_labels_by_name() -> None:
     """The line that starts Ray is run by a shell, with a `ray` and a `hostname` that say what they were given."""
-    plan = plan_of_fleet(load_fleet(INFRA / "fleets/local.yaml"))
+    own = "most_nodes: 2, card"
+    plan = fleet(f"name: a100, {own}: A100", f"name: a100-40, {own}: T4", f"name: rtx2080, {own}: GeForce-RTX-2080")
     start = yaml.safe_load(ray_up_local_yaml(plan))["worker_start_ray_commands"][-1]
-    for host, card in (("rtx3090-2", "GeForce-RTX-3090"), ("rtx2080-1", "GeForce-RTX-2080"), ("other", None)):
+    for host, card in (("a100-2", "A100"), ("a100-40-1", "T4"), ("rtx2080-1", "GeForce-RTX-2080"), ("other", None)):
         script = f'ray() {{ echo "$@"; }}; hostname() {{ echo {host}; }}; {start}'
         said = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True).stdout
         given = parse_node_labels_string(said.strip().rpartition("--labels=")[2])

@@ -257,6 +257,15 @@ def test_what_cannot_be_sent_is_refused(submission: Submission, said: str) -> No
         runtime_environment(submission)
 
 
+@pytest.mark.parametrize("name", ["AWS_SECRET_ACCESS_KEY", "HF_TOKEN", "PGPASSWORD", "api_key"])
+def test_keys_are_not_handed_to_where_ray_shows_them(name: str) -> None:
+    """A job's variables stand in the dashboard and in logs: refused by name, never by value."""
+    with pytest.raises(ConfigError, match=f"env={name}: Ray shows") as caught:
+        runtime_environment(Submission(("x",), environment={name: "do not tell", "AWS_ACCESS_KEY_ID": "public"}))
+    assert "do not tell" not in str(caught.value)
+    assert "AWS_ACCESS_KEY_ID" not in str(caught.value)
+
+
 def test_an_image_is_named_in_the_environment() -> None:
     """And nothing else, where nothing else is given."""
     assert runtime_environment(Submission(("x",), image="mine:1")) == {"image_uri": "mine:1"}
