@@ -186,7 +186,7 @@ def _one_region(plan: Plan, default: str) -> str:
     zones = [place for place in places if place != region_of(place)]
     if len(zones) > 1:
         raise ConfigError(
-            f"emit=ray-up: one cluster file has one zone for all nodes, the chosen ones are in {', '.join(zones)}: name "
+            f"emit=ray-up: one cluster file has one zone for all nodes, the chosen are in {', '.join(zones)}: name "
             f"the region instead, or make a cluster for each"
         )
     return zones[0] if zones else places[0] if places else default
