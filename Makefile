@@ -7,7 +7,7 @@ DEMO_RUN ?= demo-run
 OLDEST ?= .venv-oldest
 
 .DEFAULT_GOAL := help
-.PHONY: help install services demo test unit oldest check lint format infra reference docs bench chaos clean
+.PHONY: help install services demo test coverage unit oldest check lint format infra reference docs bench chaos clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -35,6 +35,13 @@ demo: $(STAMP)  ## tag the pictures that come with the project
 test: $(STAMP)  ## all tests
 	$(BIN)/python -m pytest tests/unit -n auto --durations 20
 	$(BIN)/python -m pytest tests/integration tests/cluster --durations 60
+
+coverage: $(STAMP)  ## the share of lines that tests run, of every process that they start
+	$(BIN)/coverage erase
+	-$(BIN)/coverage run -m pytest tests/unit -q
+	-$(BIN)/coverage run -m pytest tests/integration tests/cluster -q
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report --skip-covered --sort=cover
 
 unit: $(STAMP)  ## tests without Ray and network, on all cores
 	$(BIN)/python -m pytest tests/unit -n auto -m "not slow"
