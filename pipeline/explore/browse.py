@@ -234,7 +234,8 @@ class Browser:
             "run_threshold": self._threshold(tag),
             "run_images": all_scores - table.split(tag, self._threshold(tag)),
             "lowest": float(self._stored_from[tag]),
-            "below_stored": bool(np.float32(threshold) < self._stored_from[tag]),
+            # Scores over a threshold begin at the next number.
+            "below_stored": bool(np.nextafter(np.float32(threshold), np.float32(2)) < self._stored_from[tag]),
             "capped": bool(cap and table.fullest >= cap and threshold < self._threshold(tag)),
             "histogram": np.diff(edges).tolist(),
             "over": [_beside(table, stored) for stored in table.at(tag, under, under + limit)],
