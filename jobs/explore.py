@@ -60,15 +60,17 @@ def explore(
         read_config(model)
     folder = _cache_folder() if cache is None else cache
     store = open_store(run)
-    place = index or _default_index(run, folder)
     with listening(port) as socket:
+        # Listed before the index is fed: what is committed meanwhile is news to the page.
+        opened_run = open_run(store)
+        place = index or _default_index(run, folder)
         renew = _renewal(store, place)
         renew()
         with (
             pipeline.index.open(place) as opened,
             pipeline.index.open(place) as for_facets,
             Browser(
-                open_run(store),
+                opened_run,
                 opened,
                 folder,
                 settings.fetch,

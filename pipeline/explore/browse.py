@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from pipeline.config import FetchConfig, StorageConfig
 from pipeline.errors import InputError, RunError
-from pipeline.explore.committed import GROWING, new_chunks, open_run
+from pipeline.explore.committed import GROWING, is_complete_now, new_chunks, open_run
 from pipeline.explore.look import MOST_BYTES, Looker
 from pipeline.explore.scores import ScoreTable, Stored
 from pipeline.explore.thumbnails import MOST_THUMBNAIL_BYTES, Thumbnails
@@ -104,18 +104,20 @@ class Browser:
         shown = {"run": run.root, "index": self._index.about.get("kind"), "most_bytes": MOST_BYTES}
         return {**shown, "images": self._state.scores.images, **kept}
 
-    def news(self) -> dict[str, int]:
-        """How many chunks were committed since they were looked at; 0 for a run that is finished."""
-        return {"chunks": new_chunks(self._state.run)}
+    def news(self) -> dict[str, Any]:
+        """chunks: how many were committed since they were looked at; complete: whether the run has become so since."""
+        run = self._state.run
+        return {"chunks": new_chunks(run), "complete": is_complete_now(run)}
 
     def renew(self) -> dict[str, Any]:
         """Take in what was committed since; `about` then. Who reads meanwhile sees the state before."""
         with self._one_renewal:
             before = self._state
-            if new_chunks(before.run):
-                # The index first: whatever is found in it can be opened once this is done.
+            if any(self.news().values()):
+                # Listed before the index is fed: what is committed meanwhile is news again.
+                now = open_run(before.run.store, before.run)
                 self._renew()
-                self._state = self._look_at(open_run(before.run.store, before.run))
+                self._state = self._look_at(now)
                 self._let_go(before)
                 self._facets = {}
         return self.about()

@@ -5,7 +5,7 @@ import io
 import json
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -178,13 +178,23 @@ def test_scores_under_what_was_stored_are_not_guessed(client: TestClient) -> Non
 
 
 @contextmanager
-def browsing(store: LocalStore, folder: Path) -> Iterator[Browser]:
-    """A run with an index of its own."""
-    with open_writer("sqlite", str(folder / "index.sqlite")) as writer:
-        feed(open_source(store), writer, "sqlite")
+def browsing(store: LocalStore, folder: Path, meanwhile: Callable[[], None] = lambda: None) -> Iterator[Browser]:
+    """A run with an index of its own. meanwhile: called before the index is fed again."""
+
+    def renew() -> None:
+        with open_writer("sqlite", str(folder / "index.sqlite")) as writer:
+            feed(open_source(store), writer, "sqlite")
+
+    def renew_later() -> None:
+        meanwhile()
+        renew()
+
+    renew()
     with (
         pipeline.index.open(folder / "index.sqlite") as index,
-        Browser(open_run(store), index, folder / "cache", FetchConfig(), StorageConfig()) as browser,
+        Browser(
+            open_run(store), index, folder / "cache", FetchConfig(), StorageConfig(), renew=renew_later
+        ) as browser,
     ):
         yield browser
 
@@ -373,10 +383,10 @@ def test_a_growing_run_is_taken_in(tmp_path: Path, tiny_bundle: Path) -> None:
     ):
         client = TestClient(make_app(browser), base_url="http://127.0.0.1:8000")
         assert client.get("/api/run").json()["status"] == "growing"
-        assert client.get("/api/news").json() == {"chunks": 0}
+        assert client.get("/api/news").json() == {"chunks": 0, "complete": False}
         assert client.get("/api/image", params={"id": "i6"}).status_code == 404
         commit(1)
-        assert client.get("/api/news").json() == {"chunks": 1}
+        assert client.get("/api/news").json() == {"chunks": 1, "complete": False}
         assert client.get("/api/search").json()["total"] == 4
         assert client.post("/api/renew").json()["images"] == 7
         assert client.get("/api/search").json()["total"] == 7
@@ -388,9 +398,62 @@ def test_a_growing_run_is_taken_in(tmp_path: Path, tiny_bundle: Path) -> None:
         finalize(store)
         about = client.post("/api/renew").json()
         assert (about["status"], about["images"]) == ("complete", 9)
-        assert client.get("/api/news").json() == {"chunks": 0}
+        assert client.get("/api/news").json() == {"chunks": 0, "complete": False}
         assert client.get("/api/threshold", params={"tag_id": 0, "threshold": 0.5}).json()["images"] == 9
         assert len(list(cache.glob("scores-*"))) == 1
+
+
+def growing_run(folder: Path, bundle: Path) -> tuple[LocalStore, Callable[[int], None]]:
+    """A run of three chunks, the first committed, and what commits another."""
+    store = LocalStore(folder / "run")
+    plan = plan_run(store, bundle, [f"i{number}" for number in range(10)])
+
+    def commit(chunk: int) -> None:
+        assert commit_chunk(store, chunk, tagged_rows(plan, plan.read_chunk(store, chunk), {}))
+
+    commit(0)
+    return store, commit
+
+
+def test_a_chunk_that_comes_while_the_run_is_taken_in_is_news_again(tmp_path: Path, tiny_bundle: Path) -> None:
+    """The index may have it by then; the page does not say that it is up to date."""
+    store, commit = growing_run(tmp_path, tiny_bundle)
+    late = [2]
+
+    def meanwhile() -> None:
+        if late:
+            commit(late.pop())
+
+    with browsing(store, tmp_path, meanwhile) as browser:
+        commit(1)
+        assert browser.renew()["images"] == 8
+        assert browser.news() == {"chunks": 1, "complete": False}
+        assert browser.renew()["images"] == 10
+
+
+def test_the_end_of_a_run_is_news(tmp_path: Path, tiny_bundle: Path) -> None:
+    """Also if all its chunks were taken in before."""
+    store, commit = growing_run(tmp_path, tiny_bundle)
+    commit(1)
+    commit(2)
+    with browsing(store, tmp_path) as browser:
+        finalize(store)
+        assert browser.news() == {"chunks": 0, "complete": True}
+        assert browser.renew()["status"] == "complete"
+        assert browser.news() == {"chunks": 0, "complete": False}
+
+
+def test_what_is_gone_is_said_as_other_errors_are(tmp_path: Path, tiny_bundle: Path) -> None:
+    """The chunks of a run were removed under the page: JSON, with the headers of the page."""
+    store, _ = growing_run(tmp_path, tiny_bundle)
+    with browsing(store, tmp_path) as browser:
+        client = TestClient(make_app(browser), base_url="http://127.0.0.1:8000", raise_server_exceptions=False)
+        for path in Path(store.root, "chunks").rglob("*.*"):
+            path.unlink()
+        answer = client.get("/api/image", params={"id": "i1"})
+    assert answer.status_code == 500
+    assert answer.json()["error"].startswith("FileNotFoundError: ")
+    assert "content-security-policy" in answer.headers
 
 
 def test_thumbnails_have_a_limit(tmp_path: Path) -> None:

@@ -509,9 +509,9 @@ function describe(run) {
 
 async function watch() {
   if (!document.hidden && !news.disabled) {
-    const { chunks } = await ask("news").catch(() => ({ chunks: 0 }));
-    news.hidden = chunks === 0;
-    news.textContent = `${number(chunks)} new ${chunks === 1 ? "chunk" : "chunks"}: show`;
+    const { chunks, complete } = await ask("news").catch(() => ({ chunks: 0, complete: false }));
+    news.hidden = chunks === 0 && !complete;
+    news.textContent = complete ? "the run is complete: show" : `${number(chunks)} new ${chunks === 1 ? "chunk" : "chunks"}: show`;
   }
   setTimeout(watch, NEWS_MS);
 }
