@@ -30,6 +30,8 @@ _NEIGHBOUR_IMAGES = 20_000
 """Images that are ranked for it, unless the rarest tag alone has more."""
 _FACETS_KEPT = 64
 _BINS = 50
+_QUOTES = frozenset('"“”')
+"""Which no query can hold within a name."""
 
 
 class UnknownError(RunError):
@@ -178,7 +180,7 @@ class Browser:
         return {**seen, "neighbours": self._sharing(self._state.scores, tags, limit)}
 
     def _sharing(self, table: ScoreTable, tags: list[int], limit: int, without: str = "") -> list[dict[str, Any]]:
-        rarest = _rarest(table, tags)
+        rarest = _rarest(table, [tag for tag in tags if not _QUOTES & set(self._vocabulary.tags[tag])])
         if not rarest:
             return []
         query = " OR ".join(f'"{self._vocabulary.tags[tag]}"' for tag in rarest)

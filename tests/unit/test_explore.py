@@ -1,12 +1,14 @@
 """The page over a run: what its JSON says, and whom it answers."""
 
 import base64
+import hashlib
 import io
 import json
 import os
 import socket
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,7 @@ from synthetic_run import write_run
 from typer.testing import CliRunner
 
 import pipeline.explore.app as app_module
+import pipeline.explore.thumbnails as thumbnails_module
 import pipeline.index
 import ramcore
 from jobs.main import app as main_app
@@ -30,12 +33,13 @@ from pipeline.explore.app import make_app
 from pipeline.explore.browse import Browser
 from pipeline.explore.committed import open_run
 from pipeline.explore.scores import ScoreTable
-from pipeline.explore.thumbnails import _Kept
+from pipeline.explore.thumbnails import Thumbnails, _Kept
 from pipeline.finalize import finalize
 from pipeline.finished_run import FinishedRun
 from pipeline.index.feed import feed
 from pipeline.index.kinds import open_writer
 from pipeline.index.source import open_source
+from pipeline.report.contact_sheet import NoPictureError
 from pipeline.stores.local_store import LocalStore
 from ramcore.bundle import demo_bundle, read_vocabulary
 from ramcore.errors import BundleError
@@ -454,6 +458,62 @@ def test_what_is_gone_is_said_as_other_errors_are(tmp_path: Path, tiny_bundle: P
     assert answer.status_code == 500
     assert answer.json()["error"].startswith("FileNotFoundError: ")
     assert "content-security-policy" in answer.headers
+
+
+@pytest.fixture
+def thumbnails(tmp_path: Path) -> Iterator[tuple[Thumbnails, Path, str]]:
+    """With a picture and its sha256."""
+    picture = tmp_path / "picture.png"
+    Image.new("RGB", (40, 30), (9, 8, 7)).save(picture)
+    with Thumbnails(tmp_path / "cache", FetchConfig(), StorageConfig()) as made:
+        yield made, picture, hashlib.sha256(picture.read_bytes()).hexdigest()
+
+
+def test_a_picture_does_not_wait_for_others_for_long(
+    thumbnails: tuple[Thumbnails, Path, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is said, and tried again when it is asked for again."""
+    made, picture, sha256 = thumbnails
+    monkeypatch.setattr(thumbnails_module, "_WAIT_S", 0.01)
+    with ExitStack() as others:
+        for _ in range(4):
+            others.enter_context(made._turns)
+        with pytest.raises(NoPictureError, match="try again"):
+            made.jpeg(str(picture), sha256)
+    assert made.jpeg(str(picture), sha256)
+
+
+def test_a_picture_that_failed_is_not_read_at_once_again(
+    thumbnails: tuple[Thumbnails, Path, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only when a minute has passed."""
+    made, picture, sha256 = thumbnails
+    hidden = picture.rename(picture.with_suffix(".away"))
+    for _ in range(2):
+        with pytest.raises(NoPictureError, match="cannot be read now"):
+            made.jpeg(str(picture), sha256)
+        if hidden.exists():
+            hidden.rename(picture)
+    now = time.monotonic()
+    monkeypatch.setattr(thumbnails_module.time, "monotonic", lambda: now + 61)
+    assert made.jpeg(str(picture), sha256)
+
+
+def test_a_thumbnail_that_cannot_be_kept_is_shown(thumbnails: tuple[Thumbnails, Path, str], tmp_path: Path) -> None:
+    """Where its folder should be is a file."""
+    made, picture, sha256 = thumbnails
+    (tmp_path / "cache").write_text("")
+    assert made.jpeg(str(picture), sha256)
+
+
+def test_names_with_quotes_are_left_out_of_what_is_alike(tmp_path: Path) -> None:
+    """No query can hold them; the other tags are searched for."""
+    names = Vocabulary(tuple([f'{n}" disk' for n in range(32)] + [f"tag {n}" for n in range(32)]), ("",) * 64, NAMES.thresholds)
+    store = LocalStore(tmp_path / "run")
+    write_run(store, 100, 1, names=names)
+    with browsing(store, tmp_path) as browser:
+        found = [browser.neighbours(f"image-{number:07d}", 5) for number in range(20)]
+    assert any(found)
 
 
 def test_thumbnails_have_a_limit(tmp_path: Path) -> None:

@@ -126,13 +126,14 @@ async function searchView(parameters) {
 }
 
 function facetRow(q, facet) {
-  const held = q.trim() && q.trim() !== "*" ? (/\bOR\b/.test(q) ? `(${q.trim()})` : q.trim()) : "";
+  const held = q.trim() && q.trim() !== "*" ? (/\bOR\b/.test(q) || /score[:：]/i.test(q) ? `(${q.trim()})` : q.trim()) : "";
+  const disabled = /["“”]/.test(facet.tag); // No query can hold it.
   const go = (sign) => () => { location.hash = link("search", { q: `${held} ${sign}${written(facet.tag)}`.trim() }); };
   return make(
     "li", {},
-    make("button", { type: "button", onclick: go(""), title: `only images with ${facet.tag}` }, both(facet)),
+    make("button", { type: "button", disabled, onclick: go(""), title: `only images with ${facet.tag}` }, both(facet)),
     make("span", { class: "count" }, number(facet.images)),
-    make("button", { type: "button", class: "not", onclick: go("-"), "aria-label": `without ${facet.tag}`, title: `only images without ${facet.tag}` }, "−"),
+    make("button", { type: "button", class: "not", disabled, onclick: go("-"), "aria-label": `without ${facet.tag}`, title: `only images without ${facet.tag}` }, "−"),
   );
 }
 
