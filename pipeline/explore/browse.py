@@ -18,6 +18,7 @@ from pipeline.explore.committed import GROWING, is_complete_now, new_chunks, ope
 from pipeline.explore.look import MOST_BYTES, Looker
 from pipeline.explore.scores import ScoreTable, Stored
 from pipeline.explore.thumbnails import MOST_THUMBNAIL_BYTES, Thumbnails
+from pipeline.fetching.redaction import redacted
 from pipeline.finished_run import FinishedRun
 from pipeline.index import Index
 from pipeline.model_record import recorded_bundle, vocabulary_name, vocabulary_of
@@ -73,7 +74,10 @@ class Browser:
         most_bytes: int = MOST_THUMBNAIL_BYTES,
     ) -> None:
         if index.about["plan_hash"] != run.document["plan_hash"]:
-            raise InputError(f"the index holds another run, {index.about['run']}: name one of {run.root} with --index")
+            raise InputError(
+                f"the index {redacted(index.path)} holds another run, {index.about['run']}: name one of {run.root} "
+                "with --index"
+            )
         self._index, self._folder, self._renew = index, folder, renew
         self._for_facets = index if for_facets is None else for_facets
         self._one_at_a_time, self._one_renewal = threading.Lock(), threading.Lock()

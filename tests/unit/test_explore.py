@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import os
+import resource
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ from starlette.testclient import TestClient
 from synthetic_run import write_run
 from typer.testing import CliRunner
 
+import jobs.explore as explore_module
 import pipeline.explore.app as app_module
 import pipeline.explore.thumbnails as thumbnails_module
 import pipeline.index
@@ -297,6 +299,60 @@ def test_scores_are_found_over_many_row_groups(tmp_path: Path) -> None:
     assert all(tag in {each for each, _, _ in table.scores_of(stored.row)} for stored in table.at(tag, 0, 5))
 
 
+def test_scores_of_a_run_as_it_was_are_removed(tmp_path: Path) -> None:
+    """Those of another run stay."""
+    stores = [LocalStore(tmp_path / name) for name in ("run", "other")]
+    for store in stores:
+        write_run(store, 20, 1, names=NAMES)
+        ScoreTable(FinishedRun(store), tmp_path / "cache")
+    before = set((tmp_path / "cache").glob("scores-*"))
+    document = json.loads(stores[0].read("run.json"))
+    ScoreTable(FinishedRun(stores[0], {**document, "finalized_at": "later"}), tmp_path / "cache")
+    after = set((tmp_path / "cache").glob("scores-*"))
+    assert (len(before), len(after), len(before & after)) == (2, 2, 1)
+
+
+def test_a_cache_without_room_is_said_in_one_line(tmp_path: Path) -> None:
+    """The system lets no file grow any more: nothing is left behind, and the next attempt succeeds."""
+    store = LocalStore(tmp_path / "run")
+    write_run(store, 2_000, 1, names=NAMES)
+    cache = tmp_path / "cache"
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+    try:
+        with pytest.raises(InputError, match=f"^--cache {cache}: cannot be written: File too large; make room") as said:
+            ScoreTable(FinishedRun(store), cache)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "\n" not in str(said.value)
+    assert list(cache.iterdir()) == []
+    assert ScoreTable(FinishedRun(store), cache).images == 2_000
+
+
+def test_a_cache_that_cannot_be_made_is_said_in_one_line(run: FinishedRun, tmp_path: Path) -> None:
+    """A file lies in its place."""
+    (tmp_path / "cache").write_text("")
+    error = run_command(run.root, "--cache", str(tmp_path / "cache" / "inside")).exception
+    assert isinstance(error, InputError)
+    assert "Not a directory; make room, or name another folder" in str(error)
+
+
+def test_an_index_that_cannot_lie_in_the_run_lies_in_the_cache(
+    run: FinishedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By root and plan; an index that lies in the run is used wherever it is."""
+    store = LocalStore(tmp_path / "run")
+    write_run(store, 5, 1, names=NAMES)
+    monkeypatch.setattr(explore_module.os, "access", lambda path, mode: False)
+    places = []
+    for plan_hash in ("a", "b"):
+        opened = FinishedRun(store, {**FinishedRun(store).document, "plan_hash": plan_hash})
+        places.append(Path(explore_module._default_index(store.root, opened, tmp_path / "cache")))
+    assert {place.parent for place in places} == {tmp_path / "cache"}
+    assert places[0] != places[1]
+    assert explore_module._default_index(run.root, run, tmp_path / "cache") == f"{run.root}/index.sqlite"
+
+
 DEMO = read_vocabulary(demo_bundle())
 
 
@@ -571,6 +627,7 @@ def test_an_index_of_another_run_is_refused_and_stays(run: FinishedRun, tmp_path
         feed(open_source(store), writer, "sqlite")
     error = run_command(run.root, "--index", index, "--cache", str(tmp_path / "cache")).exception
     assert isinstance(error, InputError)
+    assert str(error).startswith(f"the index {index} holds another run, {store.root}: ")
     assert str(error).endswith("with --index")
     with pipeline.index.open(index) as opened:
         assert opened.search("*").total == 2
