@@ -21,7 +21,10 @@ def explore(
     run: Annotated[str, typer.Argument(help="A run, finished or growing: its folder, or s3://bucket/prefix.")],
     index: Annotated[
         str | None,
-        typer.Option(help="Its search index, made if absent.  [default: the one in the run, else index.sqlite there, or in the cache]"),
+        typer.Option(
+            help="Its search index, made if absent.  "
+            "[default: the one in the run, else index.sqlite there, or a file of --cache]"
+        ),
     ] = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port of 127.0.0.1; 0: one that is free.")] = 0,
     model: Annotated[
@@ -31,7 +34,10 @@ def explore(
     device: Annotated[str, typer.Option(help="For the model: auto, cpu, cuda or cuda:N.")] = "auto",
     cache: Annotated[
         Path | None,
-        typer.Option(help="Folder for thumbnails, sorted scores, and indexes that have no other place.  [default: ~/.cache/ramfleet/explore]"),
+        typer.Option(
+            help="Folder for thumbnails, sorted scores, and indexes that have no other place.  "
+            "[default: ~/.cache/ramfleet/explore]"
+        ),
     ] = None,
     thumbnails_mib: Annotated[
         int, typer.Option(min=0, help="Thumbnails that are kept, in MiB; beyond it the longest unseen ones go.")

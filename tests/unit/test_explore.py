@@ -198,9 +198,7 @@ def browsing(store: LocalStore, folder: Path, meanwhile: Callable[[], None] = la
     renew()
     with (
         pipeline.index.open(folder / "index.sqlite") as index,
-        Browser(
-            open_run(store), index, folder / "cache", FetchConfig(), StorageConfig(), renew=renew_later
-        ) as browser,
+        Browser(open_run(store), index, folder / "cache", FetchConfig(), StorageConfig(), renew=renew_later) as browser,
     ):
         yield browser
 
@@ -564,7 +562,9 @@ def test_a_thumbnail_that_cannot_be_kept_is_shown(thumbnails: tuple[Thumbnails, 
 
 def test_names_with_quotes_are_left_out_of_what_is_alike(tmp_path: Path) -> None:
     """No query can hold them; the other tags are searched for."""
-    names = Vocabulary(tuple([f'{n}" disk' for n in range(32)] + [f"tag {n}" for n in range(32)]), ("",) * 64, NAMES.thresholds)
+    names = Vocabulary(
+        tuple([f'{n}" disk' for n in range(32)] + [f"tag {n}" for n in range(32)]), ("",) * 64, NAMES.thresholds
+    )
     store = LocalStore(tmp_path / "run")
     write_run(store, 100, 1, names=names)
     with browsing(store, tmp_path) as browser:
