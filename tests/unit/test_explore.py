@@ -341,7 +341,7 @@ def test_an_index_that_cannot_lie_in_the_run_lies_in_the_cache(
     """By root and plan; an index that lies in the run is used wherever it is."""
     store = LocalStore(tmp_path / "run")
     write_run(store, 5, 1, names=NAMES)
-    monkeypatch.setattr(explore_module.os, "access", lambda path, mode: False)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
     places = []
     for plan_hash in ("a", "b"):
         opened = FinishedRun(store, {**FinishedRun(store).document, "plan_hash": plan_hash})
@@ -549,7 +549,7 @@ def test_a_picture_that_failed_is_not_read_at_once_again(
         if hidden.exists():
             hidden.rename(picture)
     now = time.monotonic()
-    monkeypatch.setattr(thumbnails_module.time, "monotonic", lambda: now + 61)
+    monkeypatch.setattr(time, "monotonic", lambda: now + 61)
     assert made.jpeg(str(picture), sha256)
 
 
