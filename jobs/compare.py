@@ -1,6 +1,7 @@
 """`ramfleet compare A B`: tag drift, throughput and cost between two finished runs."""
 
 import json
+import re
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 _TAGS = 20
 _IMAGES = 10
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+"""What would move the cursor or break a line; manifests may have it in ids, vocabularies have it not."""
 _Table = tuple[str, tuple[str, ...], list[tuple[str, ...]]]
 """Title, head, rows."""
 
@@ -95,7 +98,7 @@ def _print(found: "Comparison", tags: int, images: int) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from pipeline.report.compare import agreement_line, method_line
+    from pipeline.report.compare import closing_lines
 
     console = Console()
     console.print(f"A  {found.a.root}\nB  {found.b.root}", markup=False, highlight=False)
@@ -106,19 +109,21 @@ def _print(found: "Comparison", tags: int, images: int) -> None:
         for row in rows:
             table.add_row(*(escape(cell) for cell in row))
         console.print(table)
-    for line in (method_line(found.drift), agreement_line(found.drift)):
+    for line in closing_lines(found.drift):
         console.print(line, markup=False, highlight=False)
 
 
 def _markdown(found: "Comparison", tags: int, images: int) -> str:
-    from pipeline.report.compare import agreement_line, method_line
-    from pipeline.report.exports import markdown_table
+    from pipeline.report.compare import closing_lines
+    from pipeline.report.exports import markdown_table, safe
 
     lines = ["# Two runs", ""]
     lines += markdown_table(("", "run"), [("A", found.a.root), ("B", found.b.root)])
     for title, head, rows in _tables(found, tags, images):
         lines += ["", f"## {title}", "", *markdown_table(head, rows)]
-    return "\n".join([*lines, "", method_line(found.drift), "", agreement_line(found.drift)]) + "\n"
+    for line in closing_lines(found.drift):
+        lines += ["", safe(line)]
+    return "\n".join(lines) + "\n"
 
 
 def _tables(found: "Comparison", tags: int, images: int) -> list[_Table]:
@@ -127,7 +132,7 @@ def _tables(found: "Comparison", tags: int, images: int) -> list[_Table]:
     tables: list[_Table] = [("Figures", ("", "A", "B", "change"), [*figure_rows(found)])]
     tables += [(title, DRIFT_COLUMNS, rows) for title, rows in drift_tables(found.drift, tags) if rows]
     changed: list[tuple[str, ...]] = [
-        (image.image_id, ", ".join(image.gained), ", ".join(image.lost), f"{image.score_change:.3f}")
+        (_CONTROL.sub("�", image.image_id), ", ".join(image.gained), ", ".join(image.lost), f"{image.score_change:.3f}")
         for image in found.drift.changed[:images]
     ]
     if changed:

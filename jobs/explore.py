@@ -11,6 +11,7 @@ import typer
 from jobs.options import ReadingConfig, ReadingSettings
 
 if TYPE_CHECKING:
+    from pipeline.finished_run import FinishedRun
     from pipeline.stores.run_store import RunStore
 
 _MIB = 2**20
@@ -20,7 +21,10 @@ def explore(
     run: Annotated[str, typer.Argument(help="A run, finished or growing: its folder, or s3://bucket/prefix.")],
     index: Annotated[
         str | None,
-        typer.Option(help="Its search index, made if absent.  [default: the one in the run, else index.sqlite there]"),
+        typer.Option(
+            help="Its search index, made if absent.  "
+            "[default: the one in the run, else index.sqlite there, or a file of --cache]"
+        ),
     ] = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port of 127.0.0.1; 0: one that is free.")] = 0,
     model: Annotated[
@@ -30,7 +34,10 @@ def explore(
     device: Annotated[str, typer.Option(help="For the model: auto, cpu, cuda or cuda:N.")] = "auto",
     cache: Annotated[
         Path | None,
-        typer.Option(help="Folder for thumbnails and sorted scores.  [default: ~/.cache/ramfleet/explore]"),
+        typer.Option(
+            help="Folder for thumbnails, sorted scores, and indexes that have no other place.  "
+            "[default: ~/.cache/ramfleet/explore]"
+        ),
     ] = None,
     thumbnails_mib: Annotated[
         int, typer.Option(min=0, help="Thumbnails that are kept, in MiB; beyond it the longest unseen ones go.")
@@ -60,15 +67,17 @@ def explore(
         read_config(model)
     folder = _cache_folder() if cache is None else cache
     store = open_store(run)
-    place = index or _default_index(run, folder)
     with listening(port) as socket:
+        # Listed before the index is fed: what is committed meanwhile is news to the page.
+        opened_run = open_run(store)
+        place = index or _default_index(run, opened_run, folder)
         renew = _renewal(store, place)
         renew()
         with (
             pipeline.index.open(place) as opened,
             pipeline.index.open(place) as for_facets,
             Browser(
-                open_run(store),
+                opened_run,
                 opened,
                 folder,
                 settings.fetch,
@@ -88,15 +97,21 @@ def _cache_folder() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "ramfleet" / "explore"
 
 
-def _default_index(run: str, folder: Path) -> str:
-    """The run's folder if an index lies in it; of a run in a bucket, a file of the cache."""
+def _default_index(name: str, run: "FinishedRun", folder: Path) -> str:
+    """The run's folder if an index lies in it or can be made there, else a file of the cache."""
+    from pipeline.explore.cache import writing
     from pipeline.index.kinds import KINDS, default_out
 
-    if "://" in run:
-        folder.mkdir(parents=True, exist_ok=True)
-        return str(folder / f"index-{hashlib.sha256(run.encode()).hexdigest()[:16]}.sqlite")
-    has_other = any((Path(run) / f"index.{kind}").exists() for kind in KINDS if kind != "sqlite")
-    return run if has_other else default_out(run, "sqlite")
+    if "://" not in name:
+        if any((Path(name) / f"index.{kind}").exists() for kind in KINDS if kind != "sqlite"):
+            return name
+        own = default_out(name, "sqlite")
+        if Path(own).exists() or os.access(name, os.W_OK):
+            return own
+    # By its plan too: another run may come to the same place.
+    known = hashlib.sha256(f"{run.root}\0{run.document['plan_hash']}".encode()).hexdigest()
+    with writing(folder):
+        return str(folder / f"index-{known[:16]}.sqlite")
 
 
 def _renewal(store: "RunStore", place: str) -> Callable[[], None]:

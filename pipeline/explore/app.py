@@ -119,7 +119,7 @@ def make_app(browser: Browser) -> Starlette:
     return Starlette(
         routes=routes,
         middleware=[Middleware(_LocalOnly)],
-        exception_handlers={RunError: _refuse},
+        exception_handlers={RunError: _refuse, Exception: _failed},
     )
 
 
@@ -129,6 +129,12 @@ def _refuse(request: Request, error: Exception) -> Response:
     asked_wrong = isinstance(error, RunError) and error.exit_code == 2 and not isinstance(error, InputError)
     status = 413 if isinstance(error, TooLargeError) else 404 if missing else 400 if asked_wrong else 500
     return JSONResponse({"error": str(error)}, status)
+
+
+def _failed(request: Request, error: Exception) -> Response:
+    """What nobody foresaw, in the form of other answers. It goes past `_LocalOnly`, and is then raised for the log."""
+    said = f"{type(error).__name__}: {error}; is the run still as it was? The terminal says more"
+    return JSONResponse({"error": said}, 500, headers=_HEADERS)
 
 
 async def _picture(request: Request) -> bytes:

@@ -14,10 +14,11 @@ import pyarrow.parquet as pq
 
 from pipeline.config import FetchConfig, StorageConfig
 from pipeline.errors import InputError, RunError
-from pipeline.explore.committed import GROWING, new_chunks, open_run
+from pipeline.explore.committed import GROWING, is_complete_now, new_chunks, open_run
 from pipeline.explore.look import MOST_BYTES, Looker
 from pipeline.explore.scores import ScoreTable, Stored
 from pipeline.explore.thumbnails import MOST_THUMBNAIL_BYTES, Thumbnails
+from pipeline.fetching.redaction import redacted
 from pipeline.finished_run import FinishedRun
 from pipeline.index import Index
 from pipeline.model_record import recorded_bundle, vocabulary_name, vocabulary_of
@@ -30,6 +31,8 @@ _NEIGHBOUR_IMAGES = 20_000
 """Images that are ranked for it, unless the rarest tag alone has more."""
 _FACETS_KEPT = 64
 _BINS = 50
+_QUOTES = frozenset('"“”')
+"""Which no query can hold within a name."""
 
 
 class UnknownError(RunError):
@@ -71,7 +74,10 @@ class Browser:
         most_bytes: int = MOST_THUMBNAIL_BYTES,
     ) -> None:
         if index.about["plan_hash"] != run.document["plan_hash"]:
-            raise InputError(f"the index holds another run, {index.about['run']}: name one of {run.root} with --index")
+            raise InputError(
+                f"the index {redacted(index.path)} holds another run, {index.about['run']}: name one of {run.root} "
+                "with --index"
+            )
         self._index, self._folder, self._renew = index, folder, renew
         self._for_facets = index if for_facets is None else for_facets
         self._one_at_a_time, self._one_renewal = threading.Lock(), threading.Lock()
@@ -104,18 +110,20 @@ class Browser:
         shown = {"run": run.root, "index": self._index.about.get("kind"), "most_bytes": MOST_BYTES}
         return {**shown, "images": self._state.scores.images, **kept}
 
-    def news(self) -> dict[str, int]:
-        """How many chunks were committed since they were looked at; 0 for a run that is finished."""
-        return {"chunks": new_chunks(self._state.run)}
+    def news(self) -> dict[str, Any]:
+        """chunks: how many were committed since they were looked at; complete: whether the run has become so since."""
+        run = self._state.run
+        return {"chunks": new_chunks(run), "complete": is_complete_now(run)}
 
     def renew(self) -> dict[str, Any]:
         """Take in what was committed since; `about` then. Who reads meanwhile sees the state before."""
         with self._one_renewal:
             before = self._state
-            if new_chunks(before.run):
-                # The index first: whatever is found in it can be opened once this is done.
+            if any(self.news().values()):
+                # Listed before the index is fed: what is committed meanwhile is news again.
+                now = open_run(before.run.store, before.run)
                 self._renew()
-                self._state = self._look_at(open_run(before.run.store, before.run))
+                self._state = self._look_at(now)
                 self._let_go(before)
                 self._facets = {}
         return self.about()
@@ -176,7 +184,7 @@ class Browser:
         return {**seen, "neighbours": self._sharing(self._state.scores, tags, limit)}
 
     def _sharing(self, table: ScoreTable, tags: list[int], limit: int, without: str = "") -> list[dict[str, Any]]:
-        rarest = _rarest(table, tags)
+        rarest = _rarest(table, [tag for tag in tags if not _QUOTES & set(self._vocabulary.tags[tag])])
         if not rarest:
             return []
         query = " OR ".join(f'"{self._vocabulary.tags[tag]}"' for tag in rarest)
@@ -234,7 +242,8 @@ class Browser:
             "run_threshold": self._threshold(tag),
             "run_images": all_scores - table.split(tag, self._threshold(tag)),
             "lowest": float(self._stored_from[tag]),
-            "below_stored": bool(np.float32(threshold) < self._stored_from[tag]),
+            # Scores over a threshold begin at the next number.
+            "below_stored": bool(np.nextafter(np.float32(threshold), np.float32(2)) < self._stored_from[tag]),
             "capped": bool(cap and table.fullest >= cap and threshold < self._threshold(tag)),
             "histogram": np.diff(edges).tolist(),
             "over": [_beside(table, stored) for stored in table.at(tag, under, under + limit)],

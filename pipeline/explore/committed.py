@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.chunks import chunk_name, chunk_of, generations, read_chunk
+from pipeline.errors import InputError
 from pipeline.finished_run import BATCH_ROWS, FinishedRun, RowGroup, published
 from pipeline.model_record import recorded_model, recorded_vocabulary, vocabulary_of
 from pipeline.plan import Plan, read_plan
@@ -123,7 +124,9 @@ def open_run(store: RunStore, before: FinishedRun | None = None) -> FinishedRun:
         return FinishedRun(store, document)
     plan = read_plan(store)
     if plan is None:
-        return FinishedRun(store)
+        if document is None:
+            raise InputError(f"{store.root} holds no run: there is neither run.json nor plan/plan.json in it")
+        return FinishedRun(store, document)
     return CommittedRun(store, plan, before.known if isinstance(before, CommittedRun) else None)
 
 
@@ -133,3 +136,11 @@ def new_chunks(run: FinishedRun) -> int:
         return 0
     names = {chunk_name(*found) for found in generations(run.store).items()}
     return len(names - run.known.keys())
+
+
+def is_complete_now(run: FinishedRun) -> bool:
+    """Whether a run that was growing when it was opened is complete by now."""
+    if not isinstance(run, CommittedRun):
+        return False
+    document = published(run.store)
+    return document is not None and document["status"] == "complete"

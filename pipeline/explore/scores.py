@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import os
 import shutil
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -13,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipeline.errors import InputError
+from pipeline.explore.cache import writing
 from pipeline.finished_run import FinishedRun, RowGroup
 from pipeline.redecide import Fired, fired_scores
 
@@ -55,6 +57,7 @@ class ScoreTable:
         self._folder = folder / f"scores-{digest[:16]}"
         if not self._folder.is_dir():
             self._make()
+        self._remove_older()
         self._starts = np.load(self._folder / "starts.npy")
         self._scores, self._rows, self._hashes, self._hashed = (
             np.load(self._folder / f"{name}.npy", mmap_mode="r") if self._size(name) else np.empty(0, kind)
@@ -133,21 +136,28 @@ class ScoreTable:
 
     def _make(self) -> None:
         """In a folder of its own, which then appears whole."""
-        try:
-            self._folder.parent.mkdir(parents=True, exist_ok=True)
+        with writing(self._folder.parent):
             work = Path(tempfile.mkdtemp(prefix=".scores-", dir=self._folder.parent))
-        except OSError as error:
-            raise InputError(f"--cache {self._folder.parent}: cannot be written: {error.strerror}") from error
         try:
             _Maker(self._run, len(self._thresholds), self.images, work).make()
-            try:
-                work.rename(self._folder)
-            except OSError:
-                # Another process was faster: what it made is the same.
-                if not self._folder.is_dir():
-                    raise
+            with writing(self._folder.parent):
+                try:
+                    work.rename(self._folder)
+                except OSError:
+                    # Another process was faster: what it made is the same.
+                    if not self._folder.is_dir():
+                        raise
         finally:
             shutil.rmtree(work, ignore_errors=True)
+
+    def _remove_older(self) -> None:
+        """What was made of the run as it was before; who has it open can read on."""
+        for other in self._folder.parent.glob("scores-*"):
+            # It may be of an earlier version, damaged, or just removed by another process.
+            with suppress(OSError, ValueError):
+                about = json.loads((other / "about.json").read_text())
+                if other != self._folder and about.get("run") == self._run.root:
+                    shutil.rmtree(other, ignore_errors=True)
 
 
 class _Maker:
@@ -159,10 +169,11 @@ class _Maker:
     def make(self) -> None:
         counts, fullest = self._count()
         starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-        np.save(self._folder / "starts.npy", starts)
+        self._save("starts", starts)
         self._place(starts)
-        about = {"scores": int(starts[-1]), "images": self._images, "fullest": fullest}
-        (self._folder / "about.json").write_text(json.dumps(about))
+        about = {"run": self._run.root, "scores": int(starts[-1]), "images": self._images, "fullest": fullest}
+        with writing(self._folder.parent):
+            (self._folder / "about.json").write_text(json.dumps(about))
 
     def _count(self) -> tuple[NDArray[np.int64], int]:
         """Scores of each tag, and the most that one image has."""
@@ -197,16 +208,24 @@ class _Maker:
             scores[begin:end] = scores[begin:end][ascending]
             rows[begin:end] = rows[begin:end][ascending]
         by_hash = np.argsort(hashes, kind="stable")
-        np.save(self._folder / "hashes.npy", hashes[by_hash])
-        np.save(self._folder / "hashed.npy", by_hash.astype(_ROW_TYPE))
+        self._save("hashes", hashes[by_hash])
+        self._save("hashed", by_hash.astype(_ROW_TYPE))
+
+    def _save(self, name: str, numbers: NDArray[Any]) -> None:
+        with writing(self._folder.parent):
+            np.save(self._folder / f"{name}.npy", numbers)
 
     def _new(self, name: str, kind: type, size: int) -> NDArray[Any]:
         """A file of so many numbers; an empty file cannot be mapped."""
         if not size:
             return np.empty(0, kind)
-        mapped: NDArray[Any] = np.lib.format.open_memmap(
-            self._folder / f"{name}.npy", mode="w+", dtype=kind, shape=(size,)
-        )
+        path = self._folder / f"{name}.npy"
+        with writing(self._folder.parent):
+            mapped: NDArray[Any] = np.lib.format.open_memmap(path, mode="w+", dtype=kind, shape=(size,))
+            # To write to a mapped file that the disk has no room for kills the process.
+            if hasattr(os, "posix_fallocate"):
+                with path.open("r+b") as file:
+                    os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
         return mapped
 
 

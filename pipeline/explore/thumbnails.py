@@ -15,6 +15,11 @@ from pipeline.report.contact_sheet import NoPictureError, hasty, thumbnail
 
 _AT_ONCE = 4
 _TIMEOUT_S = 15.0
+_WAIT_S = 5.0
+"""For a turn: a thread that waits answers nothing else."""
+_FAILED_S = 60.0
+"""For which a picture that could not be shown is not tried again."""
+_FAILED_KEPT = 10_000
 MOST_THUMBNAIL_BYTES = 512 * 2**20
 """That are kept, unless another limit is given."""
 _LEFT_SHARE = 0.9
@@ -35,6 +40,7 @@ class Thumbnails:
         roots = ("/",) if fetch.allow_roots == "auto" else tuple(fetch.allow_roots)
         self._fetcher = Fetcher(hasty(fetch, _TIMEOUT_S), storage, roots)
         self._turns = threading.BoundedSemaphore(_AT_ONCE)
+        self._failed: dict[tuple[str, str], tuple[float, str]] = {}
 
     def __enter__(self) -> "Thumbnails":
         self._fetcher.__enter__()
@@ -44,16 +50,33 @@ class Thumbnails:
         self._fetcher.__exit__(None, None, None)
 
     def jpeg(self, uri: str, sha256: str) -> bytes:
-        """At most 192 pixels a side. Raises NoPictureError."""
+        """At most 192 pixels a side. Raises NoPictureError, for a minute without another attempt."""
         if not _SHA256.fullmatch(sha256):
             raise NoPictureError("has no sha256 in the run, so that what is there now cannot be compared with it")
         found = self._kept.get(sha256)
         if found is not None:
             return found
-        with self._turns:
-            made = thumbnail(sha256, self._fetcher.begin(uri), time.monotonic() + _TIMEOUT_S, _TIMEOUT_S)
-        self._kept.put(sha256, made)
+        until, why = self._failed.get((uri, sha256), (0.0, ""))
+        if time.monotonic() < until:
+            raise NoPictureError(why)
+        made = self._made(uri, sha256)
+        # A thumbnail that cannot be kept can be shown all the same.
+        with contextlib.suppress(OSError):
+            self._kept.put(sha256, made)
         return made
+
+    def _made(self, uri: str, sha256: str) -> bytes:
+        if not self._turns.acquire(timeout=_WAIT_S):
+            raise NoPictureError("busy with other pictures: try again")
+        try:
+            return thumbnail(sha256, self._fetcher.begin(uri), time.monotonic() + _TIMEOUT_S, _TIMEOUT_S)
+        except NoPictureError as error:
+            if len(self._failed) >= _FAILED_KEPT:
+                self._failed = {}
+            self._failed[uri, sha256] = time.monotonic() + _FAILED_S, str(error)
+            raise
+        finally:
+            self._turns.release()
 
 
 class _Kept:
@@ -75,15 +98,19 @@ class _Kept:
         return data
 
     def put(self, name: str, data: bytes) -> None:
-        """In one step, as another request may read it at the same time."""
+        """In one step, as another request may read it at the same time. Raises OSError."""
         if len(data) > self._most_bytes:
             return
         path = self._path(name)
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, work = tempfile.mkstemp(dir=path.parent)
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        Path(work).replace(path)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+            Path(work).replace(path)
+        except OSError:
+            Path(work).unlink(missing_ok=True)
+            raise
         with self._lock:
             if self._bytes is None:
                 self._bytes = sum(size for _, size, _ in self._files())

@@ -65,6 +65,7 @@ class Index:
     """A search index that is open for reading; use as a context manager, or close it."""
 
     def __init__(self, path: str) -> None:
+        self.path = path
         self._reader: Reader
         self.names: Names
         self._reader, self.names, self.about = open_reader(path)

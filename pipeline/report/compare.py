@@ -25,6 +25,8 @@ def compare_runs(a: FinishedRun, b: FinishedRun, prices: PriceTable | None = Non
     return Comparison(make_report(a, options), make_report(b, options), tag_drift(a, b))
 
 
+_STRANGE = 12
+"""Tags that are named before the others are counted."""
 _PARTLY = ", without nodes that have no price"
 FIGURES = ("images tagged", "rejected", "tags of an image", "images/s", "time of work", "cost", "for 1,000 images",
            "images for one unit of money", "GPU-hours", "busy")  # fmt: skip
@@ -135,6 +137,22 @@ def method_line(drift: Drift) -> str:
         f"{basis} Intervals (Newcombe's hybrid score) hold for images like these, each in 95 of 100 cases. "
         f"* = still not 0 with the error of {ERROR:.0%} shared among all {drift.tested:,} tags (Bonferroni)."
     )
+
+
+def strange_line(drift: Drift) -> str:
+    """Tags that one of the two cannot have; "" if there are none."""
+    notes = []
+    for side, other in (("a", "B"), ("b", "A")):
+        tags = [shift.tag for shift in drift.shifts if shift.known == side]
+        if tags:
+            more = f" and {len(tags) - _STRANGE:,} more" if len(tags) > _STRANGE else ""
+            notes.append(f"Not in the vocabulary of {other}: {', '.join(tags[:_STRANGE])}{more}.")
+    return " ".join(notes)
+
+
+def closing_lines(drift: Drift) -> list[str]:
+    """What is said below the tables, where there is no page for it."""
+    return [line for line in (method_line(drift), strange_line(drift), agreement_line(drift)) if line]
 
 
 def as_dict(found: Comparison) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from pipeline.report.compare import (
     drift_tables,
     figure_rows,
     method_line,
+    strange_line,
 )
 from pipeline.report.contact_sheet import contact_sheet
 from pipeline.report.numbers import counted, share
@@ -38,7 +39,7 @@ def render_comparison(found: Comparison, tags: int, images: int, fetch: FetchCon
         agreement=agreement_line(drift),
         columns=DRIFT_COLUMNS,
         drift=drift_tables(drift, tags),
-        strange=_strange(drift),
+        strange=strange_line(drift),
         chart=_chart(drift),
         changed=list(zip(changed, pictures, strict=True)),
         figures=figure_rows(found),
@@ -64,14 +65,3 @@ def _chart(drift: Drift) -> Markup | None:
     shifts = [shift for shift in drift.shifts if shift.change][:_MOST_BARS]
     rows = [Change(s.tag, 100 * s.change, 100 * s.low, 100 * s.high, s.marked) for s in shifts]
     return change_chart("Tags whose share of images changed most", rows, "percentage points") if rows else None
-
-
-def _strange(drift: Drift) -> str:
-    """Of tags that one of the two cannot have."""
-    notes = []
-    for side, other in (("a", "B"), ("b", "A")):
-        tags = [shift.tag for shift in drift.shifts if shift.known == side]
-        if tags:
-            more = f" and {len(tags) - 12:,} more" if len(tags) > 12 else ""
-            notes.append(f"Not in the vocabulary of {other}: {', '.join(tags[:12])}{more}.")
-    return " ".join(notes)

@@ -41,13 +41,13 @@ def _without_formulas(row: dict[str, Any]) -> dict[str, Any]:
 
 def as_markdown(report: Report) -> str:
     """Headline figures, the next dollar, cost by node type, splits, rejects and frequent tags."""
-    lines = [f"# {_safe(report.root)}", ""]
+    lines = [f"# {safe(report.root)}", ""]
     lines += markdown_table(("", "", ""), [(item.label, item.value, item.note) for item in views.headlines(report)])
     if report.next_dollar is not None:
         found = report.next_dollar
-        lines += ["", "## The next dollar", "", f"**{found.bottleneck.title}.** {_safe(found.brings)}", ""]
-        lines += [f"- {_safe(line)}" for line in found.bottleneck.evidence]
-        lines += ["", f"What to do: {_safe(found.bottleneck.remedy)}"]
+        lines += ["", "## The next dollar", "", f"**{found.bottleneck.title}.** {safe(found.brings)}", ""]
+        lines += [f"- {safe(line)}" for line in found.bottleneck.evidence]
+        lines += ["", f"What to do: {safe(found.bottleneck.remedy)}"]
     lines += ["", "## Cost by node type", ""]
     if report.ledger is None:
         lines.append(views.NO_TELEMETRY)
@@ -56,7 +56,7 @@ def as_markdown(report: Report) -> str:
         lines += markdown_table(
             cost_views.cost_columns(report.ledger.currency), cost_views.cost_table(rows, report.ledger.currency)
         )
-        unpriced = [f"- No price: {_safe(line)}" for line in report.ledger.unpriced]
+        unpriced = [f"- No price: {safe(line)}" for line in report.ledger.unpriced]
         lines += ["", *unpriced, *([""] if unpriced else []), "## Where time goes", ""]
         lines += markdown_table(("", *cost_views.SPLIT_NAMES), cost_views.splits_table(report.ledger))
     if report.predicted is not None:
@@ -78,8 +78,9 @@ def as_markdown(report: Report) -> str:
 def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     """The lines of a table; what is in the cells cannot break it."""
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    return lines + ["| " + " | ".join(_safe(cell) for cell in row) + " |" for row in rows]
+    return lines + ["| " + " | ".join(safe(cell) for cell in row) + " |" for row in rows]
 
 
-def _safe(text: str) -> str:
+def safe(text: str) -> str:
+    """Text in Markdown: no table, link or markup comes of it."""
     return text.translate(_UNSAFE)

@@ -83,14 +83,16 @@ def test_tags_are_told_apart_by_name(tmp_path: Path) -> None:
     assert found.drift.agreement.mean_overlap == 0.5
 
 
-def put_row(store: LocalStore, ids: list[int], scores: list[float], picture: Path | None = None) -> None:
+def put_row(
+    store: LocalStore, ids: list[int], scores: list[float], picture: Path | None = None, image_id: str = "i0"
+) -> None:
     import pyarrow as pa
 
     from pipeline.tables.parts import create_part
     from pipeline.tables.schemas import to_parquet
 
     sha256 = "00" if picture is None else hashlib.sha256(picture.read_bytes()).hexdigest()
-    columns = {"image_id": ["i0"], "uri": [str(picture or "/i0")], "sha256": [sha256]}
+    columns = {"image_id": [image_id], "uri": [str(picture or "/i0")], "sha256": [sha256]}
     lists = {"tag_ids": pa.array([ids], pa.list_(pa.int32())), "scores": pa.array([scores], pa.list_(pa.float32()))}
     document = json.loads(store.read("run.json"))
     document["parts"]["tags"] = [create_part(store, "tags/", 1, to_parquet(pa.table({**columns, **lists})))]
@@ -170,6 +172,19 @@ def test_the_command_in_its_three_forms(dogs: LocalStore, cats: LocalStore, tmp_
     assert CliRunner().invoke(app, ["compare", dogs.root, cats.root, "--json", "--md"]).exit_code == 2
     assert CliRunner().invoke(app, ["compare", dogs.root, cats.root, "--html"]).exit_code == 2
     assert CliRunner().invoke(app, ["compare", dogs.root, cats.root, "--out", "x"]).exit_code == 2
+
+
+def test_what_only_a_page_said_is_said_everywhere(tmp_path: Path) -> None:
+    """Tags that a vocabulary does not have; and an id with an escape sequence colours nothing."""
+    stores = [LocalStore(tmp_path / name) for name in "ab"]
+    for store, tags in zip(stores, (("dog", "s[e]a"), ("dog", "cat")), strict=True):
+        write_run(store, 0, 0, names=Vocabulary(tags, ("", ""), np.full(2, 0.5, np.float32)))
+        put_row(store, [1], [0.9], image_id="i\x1b[31m\n0")
+    roots = [store.root for store in stores]
+    for text, tag in ((run_command(*roots), "s[e]a"), (run_command(*roots, "--md"), "s\\[e\\]a")):
+        assert f"Not in the vocabulary of B: {tag}. Not in the vocabulary of A: cat." in text
+        assert "\x1b[31m" not in text
+        assert "i\ufffd" in text
 
 
 NASTY = "<img src=x onerror=alert(1)>"

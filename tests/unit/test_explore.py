@@ -1,15 +1,19 @@
 """The page over a run: what its JSON says, and whom it answers."""
 
 import base64
+import hashlib
 import io
+import json
 import os
+import resource
 import socket
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from click.testing import Result
 from committed_run import commit_all, plan_run, tagged_rows
@@ -18,7 +22,9 @@ from starlette.testclient import TestClient
 from synthetic_run import write_run
 from typer.testing import CliRunner
 
+import jobs.explore as explore_module
 import pipeline.explore.app as app_module
+import pipeline.explore.thumbnails as thumbnails_module
 import pipeline.index
 import ramcore
 from jobs.main import app as main_app
@@ -29,12 +35,13 @@ from pipeline.explore.app import make_app
 from pipeline.explore.browse import Browser
 from pipeline.explore.committed import open_run
 from pipeline.explore.scores import ScoreTable
-from pipeline.explore.thumbnails import _Kept
+from pipeline.explore.thumbnails import Thumbnails, _Kept
 from pipeline.finalize import finalize
 from pipeline.finished_run import FinishedRun
 from pipeline.index.feed import feed
 from pipeline.index.kinds import open_writer
 from pipeline.index.source import open_source
+from pipeline.report.contact_sheet import NoPictureError
 from pipeline.stores.local_store import LocalStore
 from ramcore.bundle import demo_bundle, read_vocabulary
 from ramcore.errors import BundleError
@@ -176,6 +183,39 @@ def test_scores_under_what_was_stored_are_not_guessed(client: TestClient) -> Non
     assert not client.get("/api/threshold", params={**ask, "threshold": 0.7}).json()["below_stored"]
 
 
+@contextmanager
+def browsing(store: LocalStore, folder: Path, meanwhile: Callable[[], None] = lambda: None) -> Iterator[Browser]:
+    """A run with an index of its own. meanwhile: called before the index is fed again."""
+
+    def renew() -> None:
+        with open_writer("sqlite", str(folder / "index.sqlite")) as writer:
+            feed(open_source(store), writer, "sqlite")
+
+    def renew_later() -> None:
+        meanwhile()
+        renew()
+
+    renew()
+    with (
+        pipeline.index.open(folder / "index.sqlite") as index,
+        Browser(open_run(store), index, folder / "cache", FetchConfig(), StorageConfig(), renew=renew_later) as browser,
+    ):
+        yield browser
+
+
+def test_all_scores_over_the_runs_own_threshold_were_stored(tmp_path: Path) -> None:
+    """Also where output.score_floor lies above it: what is unknown begins below."""
+    store = LocalStore(tmp_path / "run")
+    write_run(store, 20, 1, names=NAMES)
+    document = json.loads(store.read("run.json"))
+    document["pinned"]["output.score_floor"] = 0.9
+    store.replace("run.json", json.dumps(document).encode())
+    own = NAMES.thresholds[0]
+    with browsing(store, tmp_path) as browser:
+        assert not browser.tried(0, float(own), 0)["below_stored"]
+        assert browser.tried(0, float(np.nextafter(own, np.float32(0))), 0)["below_stored"]
+
+
 def test_a_thumbnail_is_made_once(client: TestClient, run: FinishedRun) -> None:
     """A JPEG of 192 pixels a side at most, which stays when the picture has gone."""
     first = client.get("/api/thumbnail", params={"id": "image-0000001"})
@@ -255,8 +295,60 @@ def test_scores_are_found_over_many_row_groups(tmp_path: Path) -> None:
         assert table.row_of(f"image-{row:07d}") == row
     tag = 2
     assert all(tag in {each for each, _, _ in table.scores_of(stored.row)} for stored in table.at(tag, 0, 5))
-    first = pq.read_table(tmp_path / "run" / run.document["parts"]["tags"][0])
-    assert first.num_rows <= 120_000
+
+
+def test_scores_of_a_run_as_it_was_are_removed(tmp_path: Path) -> None:
+    """Those of another run stay."""
+    stores = [LocalStore(tmp_path / name) for name in ("run", "other")]
+    for store in stores:
+        write_run(store, 20, 1, names=NAMES)
+        ScoreTable(FinishedRun(store), tmp_path / "cache")
+    before = set((tmp_path / "cache").glob("scores-*"))
+    document = json.loads(stores[0].read("run.json"))
+    ScoreTable(FinishedRun(stores[0], {**document, "finalized_at": "later"}), tmp_path / "cache")
+    after = set((tmp_path / "cache").glob("scores-*"))
+    assert (len(before), len(after), len(before & after)) == (2, 2, 1)
+
+
+def test_a_cache_without_room_is_said_in_one_line(tmp_path: Path) -> None:
+    """The system lets no file grow any more: nothing is left behind, and the next attempt succeeds."""
+    store = LocalStore(tmp_path / "run")
+    write_run(store, 2_000, 1, names=NAMES)
+    cache = tmp_path / "cache"
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+    try:
+        with pytest.raises(InputError, match=f"^--cache {cache}: cannot be written: File too large; make room") as said:
+            ScoreTable(FinishedRun(store), cache)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "\n" not in str(said.value)
+    assert list(cache.iterdir()) == []
+    assert ScoreTable(FinishedRun(store), cache).images == 2_000
+
+
+def test_a_cache_that_cannot_be_made_is_said_in_one_line(run: FinishedRun, tmp_path: Path) -> None:
+    """A file lies in its place."""
+    (tmp_path / "cache").write_text("")
+    error = run_command(run.root, "--cache", str(tmp_path / "cache" / "inside")).exception
+    assert isinstance(error, InputError)
+    assert "Not a directory; make room, or name another folder" in str(error)
+
+
+def test_an_index_that_cannot_lie_in_the_run_lies_in_the_cache(
+    run: FinishedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By root and plan; an index that lies in the run is used wherever it is."""
+    store = LocalStore(tmp_path / "run")
+    write_run(store, 5, 1, names=NAMES)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    places = []
+    for plan_hash in ("a", "b"):
+        opened = FinishedRun(store, {**FinishedRun(store).document, "plan_hash": plan_hash})
+        places.append(Path(explore_module._default_index(store.root, opened, tmp_path / "cache")))
+    assert {place.parent for place in places} == {tmp_path / "cache"}
+    assert places[0] != places[1]
+    assert explore_module._default_index(run.root, run, tmp_path / "cache") == f"{run.root}/index.sqlite"
 
 
 DEMO = read_vocabulary(demo_bundle())
@@ -349,10 +441,10 @@ def test_a_growing_run_is_taken_in(tmp_path: Path, tiny_bundle: Path) -> None:
     ):
         client = TestClient(make_app(browser), base_url="http://127.0.0.1:8000")
         assert client.get("/api/run").json()["status"] == "growing"
-        assert client.get("/api/news").json() == {"chunks": 0}
+        assert client.get("/api/news").json() == {"chunks": 0, "complete": False}
         assert client.get("/api/image", params={"id": "i6"}).status_code == 404
         commit(1)
-        assert client.get("/api/news").json() == {"chunks": 1}
+        assert client.get("/api/news").json() == {"chunks": 1, "complete": False}
         assert client.get("/api/search").json()["total"] == 4
         assert client.post("/api/renew").json()["images"] == 7
         assert client.get("/api/search").json()["total"] == 7
@@ -364,9 +456,120 @@ def test_a_growing_run_is_taken_in(tmp_path: Path, tiny_bundle: Path) -> None:
         finalize(store)
         about = client.post("/api/renew").json()
         assert (about["status"], about["images"]) == ("complete", 9)
-        assert client.get("/api/news").json() == {"chunks": 0}
+        assert client.get("/api/news").json() == {"chunks": 0, "complete": False}
         assert client.get("/api/threshold", params={"tag_id": 0, "threshold": 0.5}).json()["images"] == 9
         assert len(list(cache.glob("scores-*"))) == 1
+
+
+def growing_run(folder: Path, bundle: Path) -> tuple[LocalStore, Callable[[int], None]]:
+    """A run of three chunks, the first committed, and what commits another."""
+    store = LocalStore(folder / "run")
+    plan = plan_run(store, bundle, [f"i{number}" for number in range(10)])
+
+    def commit(chunk: int) -> None:
+        assert commit_chunk(store, chunk, tagged_rows(plan, plan.read_chunk(store, chunk), {}))
+
+    commit(0)
+    return store, commit
+
+
+def test_a_chunk_that_comes_while_the_run_is_taken_in_is_news_again(tmp_path: Path, tiny_bundle: Path) -> None:
+    """The index may have it by then; the page does not say that it is up to date."""
+    store, commit = growing_run(tmp_path, tiny_bundle)
+    late = [2]
+
+    def meanwhile() -> None:
+        if late:
+            commit(late.pop())
+
+    with browsing(store, tmp_path, meanwhile) as browser:
+        commit(1)
+        assert browser.renew()["images"] == 8
+        assert browser.news() == {"chunks": 1, "complete": False}
+        assert browser.renew()["images"] == 10
+
+
+def test_the_end_of_a_run_is_news(tmp_path: Path, tiny_bundle: Path) -> None:
+    """Also if all its chunks were taken in before."""
+    store, commit = growing_run(tmp_path, tiny_bundle)
+    commit(1)
+    commit(2)
+    with browsing(store, tmp_path) as browser:
+        finalize(store)
+        assert browser.news() == {"chunks": 0, "complete": True}
+        assert browser.renew()["status"] == "complete"
+        assert browser.news() == {"chunks": 0, "complete": False}
+
+
+def test_what_is_gone_is_said_as_other_errors_are(tmp_path: Path, tiny_bundle: Path) -> None:
+    """The chunks of a run were removed under the page: JSON, with the headers of the page."""
+    store, _ = growing_run(tmp_path, tiny_bundle)
+    with browsing(store, tmp_path) as browser:
+        client = TestClient(make_app(browser), base_url="http://127.0.0.1:8000", raise_server_exceptions=False)
+        for path in Path(store.root, "chunks").rglob("*.*"):
+            path.unlink()
+        answer = client.get("/api/image", params={"id": "i1"})
+    assert answer.status_code == 500
+    assert answer.json()["error"].startswith("FileNotFoundError: ")
+    assert "content-security-policy" in answer.headers
+
+
+@pytest.fixture
+def thumbnails(tmp_path: Path) -> Iterator[tuple[Thumbnails, Path, str]]:
+    """With a picture and its sha256."""
+    picture = tmp_path / "picture.png"
+    Image.new("RGB", (40, 30), (9, 8, 7)).save(picture)
+    with Thumbnails(tmp_path / "cache", FetchConfig(), StorageConfig()) as made:
+        yield made, picture, hashlib.sha256(picture.read_bytes()).hexdigest()
+
+
+def test_a_picture_does_not_wait_for_others_for_long(
+    thumbnails: tuple[Thumbnails, Path, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is said, and tried again when it is asked for again."""
+    made, picture, sha256 = thumbnails
+    monkeypatch.setattr(thumbnails_module, "_WAIT_S", 0.01)
+    with ExitStack() as others:
+        for _ in range(4):
+            others.enter_context(made._turns)
+        with pytest.raises(NoPictureError, match="try again"):
+            made.jpeg(str(picture), sha256)
+    assert made.jpeg(str(picture), sha256)
+
+
+def test_a_picture_that_failed_is_not_read_at_once_again(
+    thumbnails: tuple[Thumbnails, Path, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only when a minute has passed."""
+    made, picture, sha256 = thumbnails
+    hidden = picture.rename(picture.with_suffix(".away"))
+    for _ in range(2):
+        with pytest.raises(NoPictureError, match="cannot be read now"):
+            made.jpeg(str(picture), sha256)
+        if hidden.exists():
+            hidden.rename(picture)
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + 61)
+    assert made.jpeg(str(picture), sha256)
+
+
+def test_a_thumbnail_that_cannot_be_kept_is_shown(thumbnails: tuple[Thumbnails, Path, str], tmp_path: Path) -> None:
+    """Where its folder should be is a file."""
+    made, picture, sha256 = thumbnails
+    (tmp_path / "cache").write_text("")
+    assert made.jpeg(str(picture), sha256)
+
+
+def test_names_with_quotes_are_left_out_of_what_is_alike(tmp_path: Path) -> None:
+    """No query can hold them; the other tags are searched for."""
+    names = Vocabulary(
+        tuple([f'{n}" disk' for n in range(32)] + [f"tag {n}" for n in range(32)]), ("",) * 64, NAMES.thresholds
+    )
+    store = LocalStore(tmp_path / "run")
+    write_run(store, 100, 1, names=names)
+    with browsing(store, tmp_path) as browser:
+        found = [browser.neighbours(f"image-{number:07d}", 5) for number in range(20)]
+    assert any(found)
 
 
 def test_thumbnails_have_a_limit(tmp_path: Path) -> None:
@@ -424,6 +627,7 @@ def test_an_index_of_another_run_is_refused_and_stays(run: FinishedRun, tmp_path
         feed(open_source(store), writer, "sqlite")
     error = run_command(run.root, "--index", index, "--cache", str(tmp_path / "cache")).exception
     assert isinstance(error, InputError)
+    assert str(error).startswith(f"the index {index} holds another run, {store.root}: ")
     assert str(error).endswith("with --index")
     with pipeline.index.open(index) as opened:
         assert opened.search("*").total == 2

@@ -43,6 +43,11 @@ def test_unpaired_limits_are_as_published(
     assert unpaired(hits_a, images_a, hits_b, images_b) == pytest.approx((low, high), abs=5e-5)
 
 
+def test_paired_limits_are_as_published() -> None:
+    """An example of Newcombe (1998), Statistics in Medicine 17, 2635-2650, method 10, as B against A."""
+    assert paired(36, 12, 2, 0) == pytest.approx((-0.3404, -0.0569), abs=5e-5)
+
+
 @given(TABLES)
 def test_limits_turn_round_with_the_runs(table: tuple[int, int, int, int]) -> None:
     """B against A is the negative of A against B, and both lie around the difference, within -1 ... 1."""

@@ -126,13 +126,14 @@ async function searchView(parameters) {
 }
 
 function facetRow(q, facet) {
-  const held = q.trim() && q.trim() !== "*" ? (/\bOR\b/.test(q) ? `(${q.trim()})` : q.trim()) : "";
+  const held = q.trim() && q.trim() !== "*" ? (/\bOR\b/.test(q) || /score[:：]/i.test(q) ? `(${q.trim()})` : q.trim()) : "";
+  const disabled = /["“”]/.test(facet.tag); // No query can hold it.
   const go = (sign) => () => { location.hash = link("search", { q: `${held} ${sign}${written(facet.tag)}`.trim() }); };
   return make(
     "li", {},
-    make("button", { type: "button", onclick: go(""), title: `only images with ${facet.tag}` }, both(facet)),
+    make("button", { type: "button", disabled, onclick: go(""), title: `only images with ${facet.tag}` }, both(facet)),
     make("span", { class: "count" }, number(facet.images)),
-    make("button", { type: "button", class: "not", onclick: go("-"), "aria-label": `without ${facet.tag}`, title: `only images without ${facet.tag}` }, "−"),
+    make("button", { type: "button", class: "not", disabled, onclick: go("-"), "aria-label": `without ${facet.tag}`, title: `only images without ${facet.tag}` }, "−"),
   );
 }
 
@@ -509,9 +510,9 @@ function describe(run) {
 
 async function watch() {
   if (!document.hidden && !news.disabled) {
-    const { chunks } = await ask("news").catch(() => ({ chunks: 0 }));
-    news.hidden = chunks === 0;
-    news.textContent = `${number(chunks)} new ${chunks === 1 ? "chunk" : "chunks"}: show`;
+    const { chunks, complete } = await ask("news").catch(() => ({ chunks: 0, complete: false }));
+    news.hidden = chunks === 0 && !complete;
+    news.textContent = complete ? "the run is complete: show" : `${number(chunks)} new ${chunks === 1 ? "chunk" : "chunks"}: show`;
   }
   setTimeout(watch, NEWS_MS);
 }
