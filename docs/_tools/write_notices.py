@@ -51,12 +51,12 @@ def licence(package: str) -> str:
 
 
 def home(package: str) -> str:
-    """Its page, else that of the index."""
+    """Its page, if its metadata names one."""
     metadata = importlib.metadata.metadata(package)
     urls = dict(line.split(", ", 1) for line in metadata.get_all("Project-URL", []))
     named = {name.lower(): url for name, url in urls.items()}
     found = [metadata.get("Home-page"), *(named.get(name) for name in ("homepage", "repository", "source"))]
-    return next((url for url in found if url), f"https://pypi.org/project/{package}")
+    return next((url for url in found if url), "its metadata names none")
 
 
 if __name__ == "__main__":
