@@ -34,12 +34,14 @@ demo: $(STAMP)  ## tag the pictures that come with the project
 
 test: $(STAMP)  ## all tests
 	$(BIN)/python -m pytest tests/unit -n auto --durations 20
-	$(BIN)/python -m pytest tests/integration tests/cluster --durations 60
+	$(BIN)/python -m pytest tests/integration --durations 40
+	$(BIN)/python -m pytest tests/cluster --durations 40
 
 coverage: $(STAMP)  ## the share of lines that tests run, of every process that they start
 	$(BIN)/coverage erase
 	-$(BIN)/coverage run -m pytest tests/unit -q
-	-$(BIN)/coverage run -m pytest tests/integration tests/cluster -q
+	-$(BIN)/coverage run -m pytest tests/integration -q
+	-$(BIN)/coverage run -m pytest tests/cluster -q
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --skip-covered --sort=cover
 

@@ -3,6 +3,7 @@
 import hashlib
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +12,9 @@ import typer
 from jobs.options import ReadingConfig, ReadingSettings
 
 if TYPE_CHECKING:
+    from socket import socket as Socket  # noqa: N812
+
+    from pipeline.explore.browse import Browser
     from pipeline.finished_run import FinishedRun
     from pipeline.stores.run_store import RunStore
 
@@ -50,46 +54,51 @@ def explore(
     Only this machine is answered, nothing is written to the run but its index, and no network is needed beyond what
     pictures are fetched from.
     """
-    import pipeline.index
     from pipeline.config import load_config
     from pipeline.explore.browse import Browser
-    from pipeline.explore.committed import open_run
     from pipeline.index.backend import package
-    from pipeline.stores.opening import open_store
     from ramcore.bundle import read_config
 
     for name in ("starlette", "uvicorn"):
         package(name, "explore", "`ramfleet explore`")
-    from pipeline.explore.serve import listening, serve
+    from pipeline.explore.serve import listening
 
     settings = load_config(config, overrides or ())
     if model is not None:
         read_config(model)
     folder = _cache_folder() if cache is None else cache
-    store = open_store(run)
+    browser = partial(
+        Browser,
+        folder=folder,
+        fetch=settings.fetch,
+        storage=settings.storage,
+        model=model,
+        device=device,
+        most_bytes=thumbnails_mib * _MIB,
+    )
     with listening(port) as socket:
-        # Listed before the index is fed: what is committed meanwhile is news to the page.
-        opened_run = open_run(store)
-        place = index or _default_index(run, opened_run, folder)
-        renew = _renewal(store, place)
-        renew()
-        with (
-            pipeline.index.open(place) as opened,
-            pipeline.index.open(place) as for_facets,
-            Browser(
-                opened_run,
-                opened,
-                folder,
-                settings.fetch,
-                settings.storage,
-                for_facets=for_facets,
-                renew=renew,
-                model=model,
-                device=device,
-                most_bytes=thumbnails_mib * _MIB,
-            ) as browser,
-        ):
-            serve(browser, socket, lambda address: typer.echo(f"{address}  (Ctrl-C ends it)"))
+        _serve(run, index, folder, socket, browser)
+
+
+def _serve(run: str, index: str | None, folder: Path, socket: "Socket", make_browser: "Callable[..., Browser]") -> None:
+    """Until it is interrupted. make_browser: with all that does not depend on the run."""
+    import pipeline.index
+    from pipeline.explore.committed import open_run
+    from pipeline.explore.serve import serve
+    from pipeline.stores.opening import open_store
+
+    store = open_store(run)
+    # Listed before the index is fed: what is committed meanwhile is news to the page.
+    opened_run = open_run(store)
+    place = index or _default_index(run, opened_run, folder)
+    renew = _renewal(store, place)
+    renew()
+    with (
+        pipeline.index.open(place) as opened,
+        pipeline.index.open(place) as for_facets,
+        make_browser(opened_run, opened, for_facets=for_facets, renew=renew) as browser,
+    ):
+        serve(browser, socket, lambda address: typer.echo(f"{address}  (Ctrl-C ends it)"))
 
 
 def _cache_folder() -> Path:

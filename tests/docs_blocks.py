@@ -88,7 +88,7 @@ class Page:
         path = f"{tools}{os.pathsep}{os.environ['PATH']}"
         self.environment = {"PATH": path, "PYTHONPATH": str(ROOT), "COLUMNS": "80", **self.environment}
 
-    def run(self, block: Block) -> None:
+    def assert_runs(self, block: Block) -> None:
         """Do what a block says; raises AssertionError with all that it printed."""
         if block.kind == "file":
             (self.folder / block.argument).write_text(block.text, encoding="utf-8")

@@ -27,7 +27,7 @@ IMAGES: Images = {
 }
 
 
-def answers(index: Index, asked: Asked, images: Images) -> None:
+def assert_answers(index: Index, asked: Asked, images: Images) -> None:
     """The index answers as a loop over all images does; pages are its answer in pieces."""
     expected = asked.answer(images)
     text = asked.written()
@@ -53,7 +53,7 @@ def test_a_query_means_the_same_everywhere(
     made.feed(source(tmp_path, [images]))
     with made.open() as index:
         for each in asked:
-            answers(index, each, images)
+            assert_answers(index, each, images)
 
 
 @SEVERAL
@@ -70,8 +70,8 @@ def test_an_index_follows_its_runs(new_index: NewIndex, tmp_path: Path, data: st
         made.feed(source(tmp_path, halves, f"run {number}", base))
         base = f"run {number}"
         with made.open() as index:
-            answers(index, asked, images)
-            answers(index, Asked("all", "*"), images)
+            assert_answers(index, asked, images)
+            assert_answers(index, Asked("all", "*"), images)
 
 
 def test_documents_come_back_whole(new_index: NewIndex, tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ def test_a_feed_that_dies_is_taken_up_again(
         made.feed(source(tmp_path, parts, plan_hash, "old"))
         with made.open() as index:
             for text in ("dog", "*"):
-                answers(index, Asked("tag", text) if text != "*" else Asked("all", "*"), images)
+                assert_answers(index, Asked("tag", text) if text != "*" else Asked("all", "*"), images)
 
 
 def _away(*arguments: object) -> None:

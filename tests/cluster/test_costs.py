@@ -26,9 +26,9 @@ CHUNK_ROWS, CHUNKS = 16, 90
 PRICES = {"T4": "0.35", "L4": "0.71", "A10G": "1.01", "A100": "1.29"}
 PAUSE_S = 5.0
 """So long nothing is decoded and handed over. Processes that are silent for ten seconds are taken to be dead."""
-IN_HAND_S = {"T4": 2.0, "L4": 1.2}
+IN_HAND_S = {"T4": 2.0, "L4": 1.0}
 """How long the T4's replica, and the L4's node, have worked on a chunk when they are killed."""
-SLACK_S = 0.9
+SLACK_S = 0.6
 """How late a death may be noticed, on a machine that has fewer CPUs than processes."""
 
 

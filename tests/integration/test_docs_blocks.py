@@ -16,7 +16,7 @@ def demo_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("readme")
     reader = Page(folder)
     for block in blocks("README.md"):
-        reader.run(block)
+        reader.assert_runs(block)
     return folder / "demo-run"
 
 
@@ -32,4 +32,4 @@ def test_the_blocks_of_a_page_run(page: str, demo_run: Path, s3_server: S3Server
     reader = Page(tmp_path / "page", {**s3_server.environment, "BUCKET": bucket})
     shutil.copytree(demo_run, reader.folder / "demo-run", ignore=shutil.ignore_patterns("index.sqlite*"))
     for block in blocks(page):
-        reader.run(block)
+        reader.assert_runs(block)

@@ -30,4 +30,4 @@ def test_the_blocks_of_a_page_run(page: str, tmp_path: Path) -> None:
     """In their order, in one folder beside the demo pictures; what they are said to print they print."""
     reader = Page(tmp_path)
     for block in blocks(page):
-        reader.run(block)
+        reader.assert_runs(block)
