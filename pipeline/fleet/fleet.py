@@ -1,7 +1,8 @@
 """The Fleet: one Ray actor that keeps the replicas of the model alive and leases them.
 
-Every second it compares the cluster's nodes with its replicas. It holds no images and no progress: killed, it
-starts again, finds its old replicas dead (Ray ends an actor with its owner) and puts new ones in their place.
+Every second, and whenever a node's daemon ends, it compares the cluster's nodes with its replicas. It holds no images
+and no progress: killed, it starts again, finds its old replicas dead (Ray ends an actor with its owner) and puts new
+ones in their place.
 """
 
 import asyncio
@@ -26,6 +27,7 @@ from pipeline.fleet.journal import Journal
 from pipeline.fleet.known_nodes import KnownNodes
 from pipeline.fleet.leases import Lease, LeaseBook, Replica, Request, Work
 from pipeline.fleet.messages import CardStatus, FleetSpec, FleetStatus, Grant, Orders
+from pipeline.fleet.node_links import NodeLinks
 from pipeline.fleet.node_log import NodeLog
 from pipeline.fleet.node_probe import unreachable
 from pipeline.fleet.replica_actor import start_actor
@@ -65,6 +67,7 @@ class Fleet:
         self._is_told = False
         self._numbers = itertools.count()
         self._background = Background()
+        self._links = NodeLinks(self._background)
         self._tally = Tally()
         log = EventLog(spec.store, spec.session, "fleet", heard=self._tally.take)
         self._node_log = NodeLog(log, spec.prices, spec.policy, spec.seen_at)
@@ -394,6 +397,7 @@ class Fleet:
         alive = [node for node in nodes if node["Alive"]]
         gone = await unreachable(alive)
         there = [node for node in alive if node["NodeID"] not in gone]
+        self._links.keep(there)
         reasons = {node["NodeID"]: node.get("DeathReason") for node in nodes if not node["Alive"]}
         self._node_log.look(there, self._nodes.facts, draining, reasons)
         self._reconcile(there, draining)

@@ -9,15 +9,17 @@ _TIMEOUT_S = 3.0
 
 async def unreachable(nodes: Sequence[Mapping[str, Any]]) -> set[str]:
     """Ids of those nodes (as `ray.nodes()` lists them) whose Ray daemon does not take a TCP connection."""
-    answers = await asyncio.gather(*(_answers(node) for node in nodes))
-    return {node["NodeID"] for node, answer in zip(nodes, answers, strict=True) if not answer}
+    connections = await asyncio.gather(*(connect(node) for node in nodes))
+    for connection in connections:
+        if connection is not None:
+            connection[1].close()
+    return {node["NodeID"] for node, connection in zip(nodes, connections, strict=True) if connection is None}
 
 
-async def _answers(node: Mapping[str, Any]) -> bool:
+async def connect(node: Mapping[str, Any]) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
+    """A TCP connection to the node's Ray daemon; None if it takes none."""
     try:
         connecting = asyncio.open_connection(node["NodeManagerAddress"], node["NodeManagerPort"])
-        _, writer = await asyncio.wait_for(connecting, _TIMEOUT_S)
+        return await asyncio.wait_for(connecting, _TIMEOUT_S)
     except OSError:  # refused, no way there; a TimeoutError is one as well
-        return False
-    writer.close()
-    return True
+        return None

@@ -85,7 +85,15 @@ def everything(plans: Sequence[NodePlan], images: int) -> Mix:
 
 def cheapest(plans: Sequence[NodePlan], images: int, within_s: float = LONGEST_S) -> Mix | None:
     """The cheapest mix that is done in so many seconds; None where there is none. Raises SolverError."""
-    return _solved(plans, images, within_s, None)
+    within_s = min(within_s, _longest(plans, images))
+    best = _solved(plans, images, within_s, None)
+    while best is not None:  # the closer the horizon, the finer the solver's tolerances
+        before, within_s = within_s, min(within_s, _affordable_s(plans, best.dollars))
+        found = _solved(plans, images, within_s, None) if within_s <= before * _CLOSE_ENOUGH else None
+        if found is None or found.dollars >= best.dollars:
+            return best
+        best = found
+    return None
 
 
 def fastest(plans: Sequence[NodePlan], images: int, budget: float, within_s: float = LONGEST_S) -> Mix | None:
@@ -93,7 +101,7 @@ def fastest(plans: Sequence[NodePlan], images: int, budget: float, within_s: flo
     best = cheapest(plans, images, within_s)
     if best is None or best.dollars > budget:
         return None
-    while True:  # the closer the horizon, the finer the solver's tolerances
+    while True:
         found = _solved(plans, images, best.seconds, budget)
         if found is None or found.seconds > best.seconds * _CLOSE_ENOUGH:
             return best if found is None or found.seconds > best.seconds else found
@@ -105,7 +113,7 @@ class _Program:
 
     def __init__(self, plans: Sequence[NodePlan], images: int, within_s: float) -> None:
         tail = max((plan.tail_s for plan in plans), default=0.0)
-        self.horizon = min(within_s, _longest(plans, images)) - tail
+        self.horizon = within_s - tail
         self.digits = [(i, 2**k) for i, plan in enumerate(plans) for k in range((plan.most - plan.least).bit_length())]
         self.size = 1 + 2 * len(self.digits)
         self.dollars: dict[int, float] = {}
@@ -198,6 +206,15 @@ def _longest(plans: Sequence[NodePlan], images: int) -> float:
     """No mix takes longer than the slowest node alone: the horizon, so that T is not a tiny part of it."""
     alone = [evaluate(plans, [int(i == j) for j in range(len(plans))], images).seconds for i in range(len(plans))]
     return max((seconds for seconds in alone if math.isfinite(seconds)), default=LONGEST_S)
+
+
+def _affordable_s(plans: Sequence[NodePlan], dollars: float) -> float:
+    """No mix that costs at most so much takes longer: the cheapest of its nodes alone would cost more."""
+    free = [plan for plan in plans if not plan.dollars_per_s and plan.most]
+    if free:
+        return math.inf
+    tail = max(plan.tail_s for plan in plans)
+    return max(dollars / plan.dollars_per_s + plan.unpaid_s for plan in plans if plan.most) + tail
 
 
 def _filled(rates: Sequence[tuple[float, float]], volume: float) -> float:
