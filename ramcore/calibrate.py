@@ -259,7 +259,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("--seconds, --replicas and --microbatch have to be above 0")
     bundle = options.model or demo_bundle()
     try:
-        read_profiles(options.out)  # before minutes of measuring
+        # What cannot be used is refused before minutes of measuring.
+        read_profiles(options.out)
+        read_config(bundle)
         sweep = default_sweep(
             bundle,
             options.device,

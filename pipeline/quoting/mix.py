@@ -3,6 +3,9 @@
 All nodes are rented until the run ends, so what a mix costs is its price per hour times its own duration: a product of
 unknowns. It becomes linear, and stays exact, by writing numbers of nodes in binary: with z a binary digit and T the
 duration, w = z·T is what w ≤ z·U, w ≤ T, w ≥ T + (z − 1)·U and w ≥ 0 say, for any T up to U (McCormick, 1976).
+
+What the solver calls optimal may be a little off, the more so the larger U is; some programs it solves wrongly. So each
+answer is tried to be bettered with the closer U that follows from it.
 """
 
 import math
@@ -20,7 +23,6 @@ LONGEST_S = 90 * 86_400.0
 _GAP = 1e-5
 """Relative distance from the optimum at which the solver may stop."""
 _SOLVER_S = 60.0
-_CLOSE_ENOUGH = 0.5
 _OPTIMAL, _INFEASIBLE = 0, 2
 
 
@@ -87,13 +89,13 @@ def cheapest(plans: Sequence[NodePlan], images: int, within_s: float = LONGEST_S
     """The cheapest mix that is done in so many seconds; None where there is none. Raises SolverError."""
     within_s = min(within_s, _longest(plans, images))
     best = _solved(plans, images, within_s, None)
-    while best is not None:  # the closer the horizon, the finer the solver's tolerances
-        before, within_s = within_s, min(within_s, _affordable_s(plans, best.dollars))
-        found = _solved(plans, images, within_s, None) if within_s <= before * _CLOSE_ENOUGH else None
+    while best is not None and _affordable_s(plans, best.dollars) < within_s:
+        within_s = _affordable_s(plans, best.dollars)
+        found = _solved(plans, images, within_s, None)
         if found is None or found.dollars >= best.dollars:
-            return best
+            break
         best = found
-    return None
+    return best
 
 
 def fastest(plans: Sequence[NodePlan], images: int, budget: float, within_s: float = LONGEST_S) -> Mix | None:
@@ -101,11 +103,9 @@ def fastest(plans: Sequence[NodePlan], images: int, budget: float, within_s: flo
     best = cheapest(plans, images, within_s)
     if best is None or best.dollars > budget:
         return None
-    while True:
-        found = _solved(plans, images, best.seconds, budget)
-        if found is None or found.seconds > best.seconds * _CLOSE_ENOUGH:
-            return best if found is None or found.seconds > best.seconds else found
+    while (found := _solved(plans, images, best.seconds, budget)) is not None and found.seconds < best.seconds:
         best = found
+    return best
 
 
 class _Program:

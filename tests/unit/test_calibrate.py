@@ -162,7 +162,8 @@ def test_what_cannot_work_is_refused(
 ) -> None:
     """In one line with exit code 2, before anything is measured."""
     assert main([*options, "--out", str(tmp_path / "out.yaml")]) == 2
-    error = capsys.readouterr().err
+    output, error = capsys.readouterr()
+    assert not output
     assert said in error
     assert error.count("\n") == 1
     assert not (tmp_path / "out.yaml").exists()

@@ -18,6 +18,17 @@ def plan(rate: float, price: float, most: int, least: int = 0, **other: float) -
     return NodePlan("node", rate, dollars_per_s=price / 3600, least=least, most=most, **figures)
 
 
+OF_ALL_SPEEDS = [plan(101, 0.0625, 2, lead_s=1.0), plan(1, 1.0, 1)]
+"""The dear node alone takes a hundred times as long as the cheapest mix: too long a horizon for the solver."""
+SOLVED_WRONGLY = [
+    plan(1, 4.0, 1, supply_per_s=1.0),
+    plan(130, 2.0, 2, supply_per_s=162.5, lead_s=186.0),
+    plan(122, 1.0, 1, supply_per_s=45.75, lead_s=69.0),
+    plan(225, 1.75, 2, supply_per_s=450.0, lead_s=274.0),
+]
+"""With the time of the cheapest mix as its horizon, HiGHS calls a mix optimal that takes 7 % longer than need be."""
+
+
 @st.composite
 def plans(draw: st.DrawFn) -> list[NodePlan]:
     found = []
@@ -46,6 +57,8 @@ def tried(kinds: list[NodePlan]) -> list[Mix]:
     return [evaluate(kinds, n, IMAGES) for n in itertools.product(*(range(p.most + 1) for p in kinds)) if any(n)]
 
 
+@example(OF_ALL_SPEEDS, 2.5)
+@example(SOLVED_WRONGLY, 3.0)
 @settings(deadline=None, max_examples=150)
 @given(plans(), st.floats(1.0, 30))
 def test_the_cheapest_mix_is_the_one_that_trying_all_finds(kinds: list[NodePlan], room: float) -> None:
@@ -60,8 +73,8 @@ def test_the_cheapest_mix_is_the_one_that_trying_all_finds(kinds: list[NodePlan]
     assert found == evaluate(kinds, found.counts, IMAGES)
 
 
-# The dear node alone takes a hundred times as long as the others: the solver took two of these for one.
-@example([plan(101, 0.0625, 2, lead_s=1.0), plan(1, 1.0, 1)], 1.0)
+@example(OF_ALL_SPEEDS, 1.0)
+@example(SOLVED_WRONGLY, 3.5)
 @settings(deadline=None, max_examples=100)
 @given(plans(), st.floats(1.0, 5))
 def test_the_fastest_mix_within_a_budget_is_the_one_that_trying_all_finds(kinds: list[NodePlan], room: float) -> None:
