@@ -79,29 +79,25 @@ def wanted(expression: Expression) -> dict[int, int]:
     return found
 
 
-def has_scores(expression: Expression) -> bool:
-    """Whether a score is asked for anywhere."""
+def tags_of(expression: Expression) -> set[int]:
+    """All tags that are named anywhere."""
     if isinstance(expression, Has):
-        return expression.at_least > 0
+        return set(expression.ids)
     if isinstance(expression, Not):
-        return has_scores(expression.part)
-    return isinstance(expression, And | Or) and any(has_scores(part) for part in expression.parts)
+        return tags_of(expression.part)
+    return set().union(*map(tags_of, expression.parts)) if isinstance(expression, And | Or) else set()
 
 
-def without_scores(expression: Expression) -> Expression:
-    """The least expression without scores that holds for every document for which the given one holds."""
-    return _bound(expression, upper=True)
-
-
-def _bound(expression: Expression, upper: bool) -> Expression:
-    if isinstance(expression, Has) and expression.at_least:
-        # Where a tag has to be missing, it may be there with too low a score: nothing can be said without scores.
-        return Has(expression.ids) if upper else Not(Everything())
+def holds_for_none(expression: Expression) -> bool:
+    """Whether it holds for a document that has none of its tags."""
+    if isinstance(expression, Has):
+        return False
     if isinstance(expression, Not):
-        return Not(_bound(expression.part, not upper))
+        return not holds_for_none(expression.part)
     if isinstance(expression, And | Or):
-        return type(expression)(tuple(_bound(part, upper) for part in expression.parts))
-    return expression
+        each = map(holds_for_none, expression.parts)
+        return all(each) if isinstance(expression, And) else any(each)
+    return True
 
 
 def simplified(expression: Expression) -> Expression:

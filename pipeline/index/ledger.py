@@ -12,7 +12,7 @@ from typing import Any
 
 from pipeline.errors import InputError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Of ledgers and of what back ends write; an index of another version is refused."""
 
 _BUSY_TIMEOUT_S = 60.0

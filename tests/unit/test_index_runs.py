@@ -5,6 +5,7 @@ import sqlite3
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from committed_run import HASH, VOCABULARY, commit_all, plan_run, tagged_rows
 from synthetic_run import write_run
@@ -16,6 +17,7 @@ from jobs.main import app
 from pipeline.chunks import commit_chunk
 from pipeline.errors import RunError
 from pipeline.finalize import finalize
+from pipeline.index.blocks import BLOCK_BITS, places, read, scores
 from pipeline.index.kinds import KINDS
 from pipeline.model_record import vocabulary_name, vocabulary_table
 from pipeline.plan import Plan
@@ -50,8 +52,14 @@ def contents(file: Path) -> dict[str, list[object]]:
     """All that an index says of its documents; their numbers may differ."""
     database = sqlite3.connect(file)
     docs = database.execute("SELECT image_id, uri, width, height, caption, tags FROM docs ORDER BY 1").fetchall()
-    query = "SELECT tag, image_id, score FROM postings JOIN docs USING (doc) ORDER BY 1, 2"
-    postings = database.execute(query).fetchall()
+    ids = dict(database.execute("SELECT doc, image_id FROM docs").fetchall())
+    postings = []
+    for tag, block, data in database.execute("SELECT tag, block, data FROM postings").fetchall():
+        pairs = read(data)
+        assert (np.diff(places(pairs)) > 0).all()
+        numbers = ((block << BLOCK_BITS) + places(pairs)).tolist()
+        postings += [(tag, ids[doc], score) for doc, score in zip(numbers, scores(pairs).tolist(), strict=True)]
+    postings.sort()
     words = [
         database.execute(
             "SELECT image_id FROM docs WHERE doc IN (SELECT rowid FROM words(?)) ORDER BY 1", (f'"{tag}"',)
