@@ -74,9 +74,40 @@ def test_cluster_files_are_those_that_ray_up_takes(name: str) -> None:
     assert [fault.message for fault in faults] == []
 
 
+def kuberay_faults(manifest: Any) -> list[str]:
+    schema = yaml.safe_load((ROOT / "tests/kuberay.schema.yaml").read_text())
+    return [fault.message for fault in jsonschema.Draft202012Validator(schema).iter_errors(manifest)]
+
+
+@pytest.mark.parametrize("path", sorted((INFRA / "kuberay").glob("*.yaml")), ids=lambda path: path.stem)
+def test_clusters_and_jobs_have_the_fields_of_kuberay(path: Path) -> None:
+    """And no other, of its types."""
+    assert kuberay_faults(yaml.safe_load(path.read_text())) == []
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "said"),
+    [
+        (("spec", "headGroupSpec", "label"), {}, "'label' was unexpected"),
+        (("spec", "workerGroupSpecs", 0, "maxReplicas"), "20", "'20' is not of type 'integer'"),
+        (("spec", "workerGroupSpecs", 0, "labels", "ramfleet/vram-gib"), 16, "16 is not of type 'string'"),
+        (("spec", "autoscalerOptions", "version"), 2, "2 is not one of ['v1', 'v2']"),
+        (("kind",), "RayJob", "'entrypoint' is a required property"),
+    ],
+)
+def test_what_kuberay_would_refuse_is_noticed(keys: tuple[Any, ...], value: Any, said: str) -> None:
+    """Unknown fields, numbers for texts, another kind."""
+    manifest = yaml.safe_load((INFRA / "kuberay/raycluster.yaml").read_text())
+    place = manifest
+    for key in keys[:-1]:
+        place = place[key]
+    place[keys[-1]] = value
+    assert said in " ".join(kuberay_faults(manifest))
+
+
 @pytest.mark.parametrize("claim", [None, "models"])
 def test_pods_are_those_that_kubernetes_takes(claim: str | None) -> None:
-    """Each template as a pod, by the strict schema of Kubernetes; KubeRay's own objects have none in the package."""
+    """Each template as a pod, by the strict schema of Kubernetes."""
     plan = plan_of_fleet(load_fleet(INFRA / "fleets/kubernetes.yaml"))
     cluster = yaml.safe_load(rayjob_yaml(plan, PodChoices(weights_claim=claim)))["spec"]["rayClusterSpec"]
     for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
