@@ -19,13 +19,16 @@ from indexes import MadeIndex, NewIndex, documents, source
 
 import pipeline.index
 from pipeline.errors import StoreError
+from pipeline.index import blocks
 from pipeline.index.backend import Batch
 from pipeline.index.feed import feed
 from pipeline.index.kinds import open_writer
 
 
-@pytest.fixture
-def new_index(tmp_path: Path) -> NewIndex:
+@pytest.fixture(params=[blocks.BLOCK_BITS, 2], ids=["one-block", "blocks-of-four"])
+def new_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> NewIndex:
+    monkeypatch.setattr(blocks, "BLOCK_BITS", request.param)
+    monkeypatch.setattr(blocks, "BLOCK_DOCS", 1 << request.param)
     return lambda: MadeIndex("sqlite", str(tmp_path / f"{uuid.uuid4().hex}.sqlite"))
 
 
