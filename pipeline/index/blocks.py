@@ -13,6 +13,8 @@ BLOCK_BITS = 18
 BLOCK_DOCS = 1 << BLOCK_BITS
 EVERY = -1
 """In the place of a tag: the postings of all documents there are, without scores."""
+_FEW = 1 / 256
+"""Part of a block's documents that takes less time to look at alone than the block."""
 _SCORE_BITS = 10
 _SCORE_MASK = (1 << _SCORE_BITS) - 1
 
@@ -70,6 +72,17 @@ class Block:
     def __init__(self, number: int, data: Mapping[int, bytes]) -> None:
         self._first = number << BLOCK_BITS
         self._postings = {tag: (places(read(each)), scores(read(each))) for tag, each in data.items()}
+        self._named = np.arange(0)
+        self._size = BLOCK_DOCS
+        if sum(len(docs) for docs, _ in self._postings.values()) < BLOCK_DOCS * _FEW:
+            self._number_anew()
+
+    def _number_anew(self) -> None:
+        """Of a few documents, only these are looked at, in the place of all numbers of the block."""
+        self._named = np.unique(np.concatenate([docs for docs, _ in self._postings.values()]))
+        self._size = len(self._named)
+        for tag, (docs, reached) in self._postings.items():
+            self._postings[tag] = np.searchsorted(self._named, docs), reached
 
     def matching(self, expression: Expression, wanted: Mapping[int, int]) -> "Matches":
         """The documents for which the expression holds. wanted: what they are ranked by, as `Query.wanted`."""
@@ -77,7 +90,8 @@ class Block:
         if holds_for_none(expression):  # numbers that no document has hold, too
             holds &= self._holds(Has((EVERY,)))
         found = np.flatnonzero(holds)
-        return Matches(self._first + found, self._ranks(wanted, holds, found))
+        docs = found if self._size == BLOCK_DOCS else self._named[found]
+        return Matches(self._first + docs, self._ranks(wanted, holds, found))
 
     def _ranks(
         self, wanted: Mapping[int, int], holds: NDArray[np.bool_], found: NDArray[np.int64]
@@ -90,14 +104,14 @@ class Block:
             if np.count_nonzero(among) == len(found):  # all of them have it
                 ranks += reached[among]
                 continue
-            at_places = np.zeros(BLOCK_DOCS, np.int32) if at_places is None else at_places
+            at_places = np.zeros(self._size, np.int32) if at_places is None else at_places
             at_places[docs] += reached
         return ranks if at_places is None else ranks + at_places[found]
 
     def _holds(self, expression: Expression) -> NDArray[np.bool_]:
-        """bool [BLOCK_DOCS], whether or not there is a document."""
+        """bool [self._size], whether or not there is a document."""
         if isinstance(expression, Has):
-            holds = np.zeros(BLOCK_DOCS, np.bool_)
+            holds = np.zeros(self._size, np.bool_)
             for tag in expression.ids:
                 holds[self._reaching(tag, expression.at_least)[0]] = True
             return holds
@@ -109,7 +123,7 @@ class Block:
             for part in expression.parts[1:]:
                 combine(holds, self._holds(part), out=holds)
             return holds
-        return np.ones(BLOCK_DOCS, np.bool_)
+        return np.ones(self._size, np.bool_)
 
     def _reaching(self, tag: int, at_least: int) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
         """Places and scores, of postings with this score at least."""
