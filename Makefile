@@ -33,7 +33,7 @@ demo: $(STAMP)  ## tag the pictures that come with the project
 	@echo "Released weights: README.md, section \"Your own images, released weights\"."
 
 test: $(STAMP)  ## all tests
-	$(BIN)/python -m pytest tests/unit -n auto --durations 20
+	$(BIN)/python -m pytest tests/unit -n auto --dist worksteal --durations 20
 	$(BIN)/python -m pytest tests/integration --durations 40
 	$(BIN)/python -m pytest tests/cluster --durations 40
 
@@ -46,7 +46,7 @@ coverage: $(STAMP)  ## the share of lines that tests run, of every process that 
 	$(BIN)/coverage report --skip-covered --sort=cover
 
 unit: $(STAMP)  ## tests without Ray and network, on all cores
-	$(BIN)/python -m pytest tests/unit -n auto -m "not slow"
+	$(BIN)/python -m pytest tests/unit -n auto --dist worksteal -m "not slow"
 
 oldest:  ## the unit tests with the oldest dependencies that pyproject.toml admits
 	$(PYTHON) -m venv --clear $(OLDEST)
