@@ -84,7 +84,7 @@ class Result:
 def tag(request: Request, console: Console, replica_class: type = Replica) -> Result:
     """Tag all images of an input into a run folder, or go on with the run that is there.
 
-    replica_class: what a replica runs, see `pipeline.fleet.fleet.FleetSpec`.
+    replica_class: what a replica runs, see `pipeline.fleet.messages.FleetSpec`.
     Raises RunError or RamcoreError; after a StoppedError the same call goes on where this one stopped.
     """
     store = open_store(request.out)
