@@ -15,9 +15,8 @@ import numpy as np
 from starlette.testclient import TestClient
 
 import pipeline.index
-from pipeline.config import FetchConfig, StorageConfig
 from pipeline.explore.app import make_app
-from pipeline.explore.browse import Browser
+from pipeline.explore.browse import Browser, BrowserSettings
 from pipeline.finished_run import FinishedRun
 from pipeline.index.feed import feed
 from pipeline.index.kinds import open_writer
@@ -51,7 +50,7 @@ def figures(images: int = IMAGES, times: int = TIMES) -> Iterator[Figure]:
         with (
             pipeline.index.open(run.root) as index,
             pipeline.index.open(run.root) as again,
-            Browser(run, index, folder / "cache", FetchConfig(), StorageConfig(), for_facets=again) as browser,
+            Browser(run, index, BrowserSettings(folder / "cache"), for_facets=again) as browser,
         ):
             yield "sorting the scores", time.perf_counter() - start, "s"
             yield "memory so far, at most", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, "MiB"
