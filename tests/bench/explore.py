@@ -59,7 +59,8 @@ def figures(images: int = IMAGES, times: int = TIMES) -> Iterator[Figure]:
         yield "memory, at most", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, "MiB"
 
 
-def _answers(client: TestClient, images: int, times: int) -> Iterator[Figure]:
+def _requests(images: int) -> Sequence[tuple[str, str, Callable[[], Asked]]]:
+    """(what, path, what draws the parameters of one request)."""
     draw = np.random.default_rng(5)
     last = max(0, images - PAGE)
 
@@ -73,7 +74,7 @@ def _answers(client: TestClient, images: int, times: int) -> Iterator[Figure]:
     def search(query: Callable[[], str], offset: Callable[[], int] = lambda: 0) -> Callable[[], Asked]:
         return lambda: {"q": query(), "limit": PAGE, "offset": offset()}
 
-    asked: Sequence[tuple[str, str, Callable[[], Asked]]] = [
+    return [
         ("all images, first page", "search", search(lambda: "*")),
         ("all images, page 1,000", "search", search(lambda: "*", lambda: min(1_000 * PAGE, last))),
         ("all images, last page", "search", search(lambda: "*", lambda: last)),
@@ -95,7 +96,10 @@ def _answers(client: TestClient, images: int, times: int) -> Iterator[Figure]:
         ),
         ("… the most frequent tag", "threshold", lambda: {"tag_id": 0, "threshold": 0.6 + 0.4 * draw.random()}),
     ]
-    for what, path, parameters in asked:
+
+
+def _answers(client: TestClient, images: int, times: int) -> Iterator[Figure]:
+    for what, path, parameters in _requests(images):
         taken, cpu = [], []
         for _ in range(times):
             given = parameters()
