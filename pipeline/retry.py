@@ -103,7 +103,7 @@ def _candidates(store: RunStore, plan: Plan) -> Iterable[int]:
 def retry(run: str, kinds: frozenset[str], config: Config, console: Console, replica_class: type = Replica) -> Retried:
     """Tag the rejects of these kinds again and publish the tables.
 
-    config: with the result keys of the run, see `pipeline.pins.with_pinned`, and `model.bundle` set.
+    config: with the result keys of the run, see `pipeline.pins.pinned_tree`, and `model.bundle` set.
     Raises RunError or RamcoreError; after a StoppedError the same call goes on where this one stopped.
     """
     store = open_store(run)
