@@ -3,7 +3,6 @@
 import hashlib
 import os
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,7 +13,7 @@ from jobs.options import ReadingConfig, ReadingSettings
 if TYPE_CHECKING:
     from socket import socket as Socket  # noqa: N812
 
-    from pipeline.explore.browse import Browser
+    from pipeline.explore.browse import BrowserSettings
     from pipeline.finished_run import FinishedRun
     from pipeline.stores.run_store import RunStore
 
@@ -55,7 +54,7 @@ def explore(
     pictures are fetched from.
     """
     from pipeline.config import load_config
-    from pipeline.explore.browse import Browser
+    from pipeline.explore.browse import BrowserSettings
     from pipeline.index.backend import package
     from ramcore.bundle import read_config
 
@@ -63,26 +62,19 @@ def explore(
         package(name, "explore", "`ramfleet explore`")
     from pipeline.explore.serve import listening
 
-    settings = load_config(config, overrides or ())
+    reading = load_config(config, overrides or ())
     if model is not None:
         read_config(model)
     folder = _cache_folder() if cache is None else cache
-    browser = partial(
-        Browser,
-        folder=folder,
-        fetch=settings.fetch,
-        storage=settings.storage,
-        model=model,
-        device=device,
-        most_bytes=thumbnails_mib * _MIB,
-    )
+    settings = BrowserSettings(folder, reading.fetch, reading.storage, model, device, thumbnails_mib * _MIB)
     with listening(port) as socket:
-        _serve(run, index, folder, socket, browser)
+        _serve(run, index, socket, settings)
 
 
-def _serve(run: str, index: str | None, folder: Path, socket: "Socket", make_browser: "Callable[..., Browser]") -> None:
-    """Until it is interrupted. make_browser: with all that does not depend on the run."""
+def _serve(run: str, index: str | None, socket: "Socket", settings: "BrowserSettings") -> None:
+    """Until it is interrupted."""
     import pipeline.index
+    from pipeline.explore.browse import Browser
     from pipeline.explore.committed import open_run
     from pipeline.explore.serve import serve
     from pipeline.stores.opening import open_store
@@ -90,13 +82,13 @@ def _serve(run: str, index: str | None, folder: Path, socket: "Socket", make_bro
     store = open_store(run)
     # Listed before the index is fed: what is committed meanwhile is news to the page.
     opened_run = open_run(store)
-    place = index or _default_index(run, opened_run, folder)
+    place = index or _default_index(run, opened_run, settings.folder)
     renew = _renewal(store, place)
     renew()
     with (
         pipeline.index.open(place) as opened,
         pipeline.index.open(place) as for_facets,
-        make_browser(opened_run, opened, for_facets=for_facets, renew=renew) as browser,
+        Browser(opened_run, opened, settings, for_facets=for_facets, renew=renew) as browser,
     ):
         serve(browser, socket, lambda address: typer.echo(f"{address}  (Ctrl-C ends it)"))
 

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from jobs.options import ConfigFile, Settings
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -15,10 +17,8 @@ if TYPE_CHECKING:
 
 def fleet(
     model: Annotated[str | None, typer.Option(help="Folder of the model bundle.  [default: the demo bundle]")] = None,
-    config: Annotated[Path | None, typer.Option(help="YAML file with configuration.")] = None,
-    set_: Annotated[
-        list[str], typer.Option("--set", metavar="KEY=VALUE", help="One configuration key; repeatable.")
-    ] = [],  # noqa: B006
+    config: ConfigFile = None,
+    overrides: Settings = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Show every node with its cards, replicas, expected images/s and share of the work, and what cannot be used."""
@@ -26,7 +26,7 @@ def fleet(
     from pipeline.config import load_config
     from pipeline.fleet.table import fleet_document, fleet_table
 
-    settings = load_config(config, set_, bundle=model)
+    settings = load_config(config, overrides or (), bundle=model)
     with tempfile.TemporaryDirectory(prefix="ramfleet-") as folder, screen(Path(folder, "driver.log")) as console:
         shape = _surveyed(settings, console)
         if as_json:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-Config = Annotated[Path | None, typer.Option("--config", help="YAML file with configuration.")]
+ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML file with configuration.")]
 Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One configuration key; repeatable.")
 ]

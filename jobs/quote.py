@@ -84,12 +84,8 @@ def quote(
         return
     if (source is None) == (images is None):
         raise typer.BadParameter("give INPUT or --images, one of them")
-    if to is not None and emit is None:
-        raise typer.BadParameter("--to says where --emit writes to: add --emit fleet, kuberay or ray-up")
-    if emit is not None and to is None and as_json:
-        raise typer.BadParameter("--json and --emit both write to standard output: add --to FILE")
-    if budget is not None and not math.isfinite(budget):
-        raise typer.BadParameter(f"--budget {budget}: write an amount, or leave it out")
+    _check_output(emit, to, as_json)
+    _check_budget(budget)
     deadline_s = None if deadline is None else _seconds(deadline)
     offered = load_fleet(fleet)
     with tempfile.TemporaryDirectory(prefix="ramfleet-") as folder, screen(Path(folder, "quote.log")) as console:
@@ -106,6 +102,18 @@ def _pods(emit: Emitted | None, image: str | None, weights_claim: str | None) ->
     if (image or weights_claim) and emit not in (Emitted.KUBERAY, Emitted.KUBERAY_JOB):
         raise typer.BadParameter("--image and --weights-claim are for pods: add --emit kuberay or kuberay-job")
     return PodChoices(image or DEFAULT_IMAGE, weights_claim)
+
+
+def _check_output(emit: Emitted | None, to: Path | None, as_json: bool) -> None:
+    if to is not None and emit is None:
+        raise typer.BadParameter("--to says where --emit writes to: add --emit fleet, kuberay or ray-up")
+    if emit is not None and to is None and as_json:
+        raise typer.BadParameter("--json and --emit both write to standard output: add --to FILE")
+
+
+def _check_budget(budget: float | None) -> None:
+    if budget is not None and not math.isfinite(budget):
+        raise typer.BadParameter(f"--budget {budget}: write an amount, or leave it out")
 
 
 def _deliver_fleet(offered: "FleetFile", emit: Emitted | None, to: Path | None, pods: "PodChoices") -> None:

@@ -9,7 +9,8 @@ import typer
 from jobs.options import ReadingConfig, ReadingSettings
 
 if TYPE_CHECKING:
-    from pipeline.report.document import Report
+    from pipeline.finished_run import FinishedRun
+    from pipeline.report.document import Options, Report
 
 
 class Form(StrEnum):
@@ -50,11 +51,9 @@ def report(
     """
     from pipeline.config import load_config
     from pipeline.costs.price_files import load_prices
-    from pipeline.errors import StoreError
     from pipeline.finished_run import FinishedRun
     from pipeline.quoting.saved_quote import read_quote_file
     from pipeline.report.document import Options, make_report
-    from pipeline.report.page import write_report
     from pipeline.stores.opening import open_store
 
     form = _form(as_json, as_csv, as_md)
@@ -70,16 +69,9 @@ def report(
         quote=None if quote is None else read_quote_file(quote)[0],
     )
     if form is Form.html and out is None:
-        try:
-            typer.echo(write_report(finished, options))
-        except StoreError as error:
-            raise type(error)(f"{error}; `ramfleet report {run} --out FILE.html` writes it elsewhere") from error
-        return
-    text = _text(make_report(finished, options), form)
-    if out is None:
-        typer.echo(text, nl=False)
+        _put_page(run, finished, options)
     else:
-        write_local(out, text)
+        _deliver(_text(make_report(finished, options), form), out)
 
 
 def _form(as_json: bool, as_csv: bool, as_md: bool) -> Form:
@@ -87,6 +79,24 @@ def _form(as_json: bool, as_csv: bool, as_md: bool) -> Form:
     if len(chosen) > 1:
         raise typer.BadParameter(f"give one of {', '.join(f'--{form}' for form in chosen)}, not several")
     return chosen[0] if chosen else Form.html
+
+
+def _put_page(run: str, finished: "FinishedRun", options: "Options") -> None:
+    """report.html into the run; the error of a run that cannot be written to says how to write it elsewhere."""
+    from pipeline.errors import StoreError
+    from pipeline.report.page import write_report
+
+    try:
+        typer.echo(write_report(finished, options))
+    except StoreError as error:
+        raise type(error)(f"{error}; `ramfleet report {run} --out FILE.html` writes it elsewhere") from error
+
+
+def _deliver(text: str, out: Path | None) -> None:
+    if out is None:
+        typer.echo(text, nl=False)
+    else:
+        write_local(out, text)
 
 
 def _text(made: "Report", form: Form) -> str:

@@ -1,10 +1,10 @@
 """`ramfleet retry RUN`: tag the rejects of a run again whose reason may have gone."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from jobs.options import ConfigFile
 from jobs.screen import on_screen
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ def retry(
     model: Annotated[
         str | None, typer.Option(help="Folder of the model bundle.  [default: where the run had it]")
     ] = None,
-    config: Annotated[Path | None, typer.Option(help="YAML file with configuration.")] = None,
+    config: ConfigFile = None,
     set_: Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="One operation key; repeatable.")] = [],  # noqa: B006
 ) -> None:
     """Tag the rejects of some kinds again; each affected chunk gets a next generation, and nothing is overwritten.

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from jobs.options import ConfigFile, Settings
 from jobs.screen import on_screen
 
 if TYPE_CHECKING:
@@ -21,10 +22,8 @@ def tag(
         str, typer.Option(help="The run folder, or s3://bucket/prefix. Run the same command again to resume.")
     ],
     model: Annotated[str | None, typer.Option(help="Folder of the model bundle.  [default: the demo bundle]")] = None,
-    config: Annotated[Path | None, typer.Option(help="YAML file with configuration.")] = None,
-    set_: Annotated[
-        list[str], typer.Option("--set", metavar="KEY=VALUE", help="One configuration key; repeatable.")
-    ] = [],  # noqa: B006
+    config: ConfigFile = None,
+    overrides: Settings = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N rows of the input.")] = None,
     base: Annotated[
         str | None, typer.Option(help="A finished run: only images that are new or changed since are tagged.")
@@ -39,7 +38,7 @@ def tag(
     from pipeline.tag import Request
 
     quoted = None if quote is None else read_quote_file(quote)[1]
-    request = Request(input, out, load_config(config, set_, bundle=model), limit, base, quoted)
+    request = Request(input, out, load_config(config, overrides or (), bundle=model), limit, base, quoted)
     with on_screen(out) as console:
         _tag(request, console)
 

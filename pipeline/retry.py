@@ -12,18 +12,16 @@ from pipeline.chunks import generations, pending_chunks, read_chunk
 from pipeline.config import Config
 from pipeline.error_kinds import ERROR_KINDS
 from pipeline.errors import ConfigError, InputError, PinnedError, StoppedError
-from pipeline.finalize import finalize
 from pipeline.finished_run import published
 from pipeline.fleet.replica import Replica
 from pipeline.metrics.meter import metered
 from pipeline.passes import RetryPass
 from pipeline.plan import Plan, read_plan
-from pipeline.report.document import Options
 from pipeline.stores.opening import open_store
 from pipeline.stores.read_ahead import read_ahead
 from pipeline.stores.read_only import refuse_if_cleaned
 from pipeline.stores.run_store import RunStore
-from pipeline.tag import Request, Result, work_on
+from pipeline.tag import Request, Result, RunCommand
 from ramcore.bundle import bundle_hash
 
 
@@ -105,7 +103,7 @@ def _candidates(store: RunStore, plan: Plan) -> Iterable[int]:
 def retry(run: str, kinds: frozenset[str], config: Config, console: Console, replica_class: type = Replica) -> Retried:
     """Tag the rejects of these kinds again and publish the tables.
 
-    config: with the result keys of the run, see `pipeline.pins.with_pinned`, and `model.bundle` set.
+    config: with the result keys of the run, see `pipeline.pins.pinned_tree`, and `model.bundle` set.
     Raises RunError or RamcoreError; after a StoppedError the same call goes on where this one stopped.
     """
     store = open_store(run)
@@ -116,10 +114,11 @@ def retry(run: str, kinds: frozenset[str], config: Config, console: Console, rep
         raise PinnedError(f"{store.root}: --model {request.bundle} is not the bundle that the run was planned with")
     with console.status("looking for rejects"):
         work, by_kind = find_rejects(store, plan, kinds)
-    images, seconds = 0, 0.0
     with metered(store.root, "retry", config, console) as meter:
+        command = RunCommand(request, store, meter, console, replica_class)
+        images, seconds = 0, 0.0
         if work.base:
-            images, seconds = work_on(request, store, plan, work, meter, console, replica_class)
-        with console.status("writing the tables"), meter.span("finalize"):
-            published = finalize(store, Options.of(config) if config.run.report else None)
-    return Retried(by_kind.total(), dict(by_kind), Result(store, published, images, seconds, config.run.report))
+            command.check_model()
+            images, seconds = command.work_on(plan, work)
+        result = command.publish(images, seconds)
+    return Retried(by_kind.total(), dict(by_kind), result)

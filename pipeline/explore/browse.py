@@ -2,7 +2,8 @@
 
 import threading
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -42,6 +43,23 @@ class UnknownError(RunError):
 
 
 @dataclass(frozen=True)
+class BrowserSettings:
+    """All that does not depend on the run.
+
+    folder: where thumbnails and the turned-round scores are kept; fetch, storage: how pictures are read; model: folder
+    of the bundle that pictures are tagged by, None for the run's own; device: as for `ramcore.load`; most_bytes: of
+    thumbnails that are kept.
+    """
+
+    folder: Path
+    fetch: FetchConfig = field(default_factory=FetchConfig)
+    storage: StorageConfig = field(default_factory=StorageConfig)
+    model: Path | None = None
+    device: str = "auto"
+    most_bytes: int = MOST_THUMBNAIL_BYTES
+
+
+@dataclass(frozen=True)
 class _State:
     """What is shown of a run: of one that still grows, as it was when last looked at."""
 
@@ -53,32 +71,21 @@ class _State:
 class Browser:
     """A run, its index and its stored scores, open for reading by many threads.
 
-    folder: where thumbnails and the turned-round scores are kept; for_facets: the same index, opened again; renew:
-    brings the index up to date with a run that grows; model: folder of the bundle that pictures are tagged by, None for
-    the run's own; device: as for `ramcore.load`; most_bytes: of thumbnails that are kept. Raises InputError for an
-    index of another run.
+    for_facets: the same index, opened again; renew: brings the index up to date with a run that grows. Raises
+    InputError for an index of another run.
     """
 
     def __init__(
         self,
         run: FinishedRun,
         index: Index,
-        folder: Path,
-        fetch: FetchConfig,
-        storage: StorageConfig,
+        settings: BrowserSettings,
         *,
         for_facets: Index | None = None,
         renew: Callable[[], None] = lambda: None,
-        model: Path | None = None,
-        device: str = "auto",
-        most_bytes: int = MOST_THUMBNAIL_BYTES,
     ) -> None:
-        if index.about["plan_hash"] != run.document["plan_hash"]:
-            raise InputError(
-                f"the index {redacted(index.path)} holds another run, {index.about['run']}: name one of {run.root} "
-                "with --index"
-            )
-        self._index, self._folder, self._renew = index, folder, renew
+        _check_same_run(run, index)
+        self._index, self._folder, self._renew = index, settings.folder, renew
         self._for_facets = index if for_facets is None else for_facets
         self._one_at_a_time, self._one_renewal = threading.Lock(), threading.Lock()
         self._one_count = self._one_at_a_time if for_facets is None else threading.Lock()
@@ -87,12 +94,9 @@ class Browser:
         pinned = run.document["pinned"]
         self._stored_from = stored_from(_planned(run, self._vocabulary).thresholds, pinned["output.score_floor"])
         self._state = self._look_at(run)
-        self._thumbnails = Thumbnails(folder, fetch, storage, most_bytes)
-
-        def bundle() -> Path:
-            return model if model is not None else recorded_bundle(run.store, pinned["bundle"])
-
-        self._looker = Looker(bundle, device, self._vocabulary, pinned.get("decode.mode", "fast"))
+        self._thumbnails = Thumbnails(settings.folder, settings.fetch, settings.storage, settings.most_bytes)
+        bundle = partial(_bundle, settings.model, run)
+        self._looker = Looker(bundle, settings.device, self._vocabulary, pinned.get("decode.mode", "fast"))
 
     def __enter__(self) -> "Browser":
         return self
@@ -262,6 +266,19 @@ class Browser:
 
     def _threshold(self, tag: int) -> float:
         return float(self._vocabulary.thresholds[tag])
+
+
+def _check_same_run(run: FinishedRun, index: Index) -> None:
+    if index.about["plan_hash"] != run.document["plan_hash"]:
+        raise InputError(
+            f"the index {redacted(index.path)} holds another run, {index.about['run']}: name one of {run.root} "
+            "with --index"
+        )
+
+
+def _bundle(model: Path | None, run: FinishedRun) -> Path:
+    """Folder of the model that was given, or else of the run's own."""
+    return model if model is not None else recorded_bundle(run.store, run.document["pinned"]["bundle"])
 
 
 def _rarest(table: ScoreTable, tags: list[int]) -> list[int]:

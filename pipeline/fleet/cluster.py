@@ -19,7 +19,7 @@ from rich.console import Console
 
 from pipeline.cards.labels import ACCELERATOR_LABEL
 from pipeline.cards.node_facts import NodeFacts, Proof, check_proven, read_nodes
-from pipeline.cards.profiles import GIB, load_profiles
+from pipeline.cards.profiles import GIB, CardTable, load_profiles
 from pipeline.cards.sizing import ModelLoad
 from pipeline.cards.slot_policy import Slot, SlotPolicy, Unusable, card_of, decode_cpus, replica_device
 from pipeline.config import Config
@@ -134,22 +134,11 @@ def survey(config: Config, load: ModelLoad, planned_dtype: str | None, proof: Pr
     seen_at: dict[str, float] = {}
     give_up, said = time.monotonic() + config.fleet.stall_timeout_s, False
     while True:
-        nodes = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
-        gone = asyncio.run(unreachable(nodes))
-        nodes = [node for node in nodes if node["NodeID"] not in gone]
+        nodes = _reachable_nodes()
         seen_at |= {node["NodeID"]: time.time() for node in nodes if node["NodeID"] not in seen_at}
         facts |= read_nodes([node for node in nodes if node["NodeID"] not in facts], proof)
         check_proven(facts)
-        policy = SlotPolicy(
-            device=replica_device(nodes, config),
-            load=load,
-            dtype="fp32",
-            microbatch=config.model.microbatch,
-            table=table,
-            replicas_per_gpu=config.fleet.replicas_per_gpu,
-            mixed_dtype=config.fleet.mixed_dtype,
-            compiled=config.model.compile,
-        )
+        policy = _undecided_policy(config, load, table, nodes)
         shape = ClusterShape([], policy, nodes, facts, [], proof, seen_at)
         preferred = policy.preferred(nodes, facts)
         if preferred:
@@ -163,6 +152,27 @@ def survey(config: Config, load: ModelLoad, planned_dtype: str | None, proof: Pr
             console.print(f"Waiting for cards: {_asked(config)}")
         said = True
         _wait_for_cards(shape, config, give_up, console)
+
+
+def _reachable_nodes() -> list[dict[str, Any]]:
+    """The nodes that Ray lists as alive and whose daemon answers."""
+    nodes = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    gone = asyncio.run(unreachable(nodes))
+    return [node for node in nodes if node["NodeID"] not in gone]
+
+
+def _undecided_policy(config: Config, load: ModelLoad, table: CardTable, nodes: list[dict[str, Any]]) -> SlotPolicy:
+    """In fp32 until the run's number type is known, which is decided by what the cards prefer."""
+    return SlotPolicy(
+        device=replica_device(nodes, config),
+        load=load,
+        dtype="fp32",
+        microbatch=config.model.microbatch,
+        table=table,
+        replicas_per_gpu=config.fleet.replicas_per_gpu,
+        mixed_dtype=config.fleet.mixed_dtype,
+        compiled=config.model.compile,
+    )
 
 
 def _asked(config: Config) -> str:

@@ -19,7 +19,7 @@ from pandas.util import hash_array
 
 from pipeline.finished_run import FinishedRun
 from pipeline.redecide import fired_scores
-from pipeline.report.intervals import of_paired, of_unpaired, quantile
+from pipeline.report.intervals import Limits, of_paired, of_unpaired, quantile
 from pipeline.report.tag_stats import stored_scores
 from ramcore.vocabulary import Vocabulary
 
@@ -293,37 +293,41 @@ def _file(folder: Path, side: int, part: int) -> Path:
     return folder / f"{side}-{part}.arrow"
 
 
+@dataclass(frozen=True)
+class _Shares:
+    """What shares are taken of, for A and for B. images: that are compared; hits: of these, by tag; paired: whether
+    they are the same images."""
+
+    paired: bool
+    images: list[int]
+    hits: list[Counts]
+
+    @classmethod
+    def of(cls, counted: _Counted, agreement: Agreement) -> "_Shares":
+        if agreement.images > 0 and 2 * agreement.images >= max(counted.images):
+            hits = [counted.both + counted.lost, counted.both + counted.gained]
+            return cls(True, [agreement.images, agreement.images], hits)
+        return cls(False, counted.images, [counted.of_all[0], counted.of_all[1]])
+
+    @property
+    def tested(self) -> int:
+        """Tags that any of the images has."""
+        return int(((self.hits[0] > 0) | (self.hits[1] > 0)).sum())
+
+
 def _judged(names: _Names, counted: _Counted, agreement: Agreement, changed: list[ChangedImage]) -> Drift:
-    paired = agreement.images > 0 and 2 * agreement.images >= max(counted.images)
-    if paired:
-        images = [agreement.images, agreement.images]
-        hits = [counted.both + counted.lost, counted.both + counted.gained]
-    else:
-        images, hits = counted.images, [counted.of_all[0], counted.of_all[1]]
-    tested = int(((hits[0] > 0) | (hits[1] > 0)).sum())
-
-    def limits(error: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        z = quantile(error)
-        if paired:
-            return of_paired(counted.both, counted.lost, counted.gained, images[0], z)
-        return of_unpaired(hits[0], images[0], hits[1], images[1], z)
-
-    if not all(images):
-        nothing = np.zeros(len(names.tags))
-        (low, high), marked = (nothing - 1, nothing + 1), nothing > 0
-    else:
-        low, high = limits(ERROR)
-        strict_low, strict_high = limits(ERROR / max(1, tested))
-        marked = (strict_low > 0) | (strict_high < 0)
+    shares = _Shares.of(counted, agreement)
+    (low, high), marked = _intervals(shares, counted)
     known = _known(names)
+    (images_a, images_b), (hits_a, hits_b) = shares.images, shares.hits
     shifts = [
         TagShift(
             names.tags[code],
             names.tags_zh[code],
-            _kind(int(hits[0][code]), int(hits[1][code]), int(counted.gained[code]), int(counted.lost[code])),
+            _kind(int(hits_a[code]), int(hits_b[code]), int(counted.gained[code]), int(counted.lost[code])),
             known[code],
-            int(hits[0][code]) / max(1, images[0]),
-            int(hits[1][code]) / max(1, images[1]),
+            int(hits_a[code]) / max(1, images_a),
+            int(hits_b[code]) / max(1, images_b),
             int(counted.gained[code]),
             int(counted.lost[code]),
             float(low[code]),
@@ -333,7 +337,23 @@ def _judged(names: _Names, counted: _Counted, agreement: Agreement, changed: lis
         for code in range(len(names.tags))
     ]
     shifts.sort(key=lambda shift: (not shift.marked, -abs(shift.change), -(shift.gained + shift.lost), shift.tag))
-    return Drift(paired, images[0], images[1], tested, shifts, agreement, changed)
+    return Drift(shares.paired, images_a, images_b, shares.tested, shifts, agreement, changed)
+
+
+def _intervals(shares: _Shares, counted: _Counted) -> tuple[Limits, NDArray[np.bool_]]:
+    """Limits of each tag's share_b - share_a, and whether it is marked, see `TagShift`."""
+    if not all(shares.images):
+        nothing = np.zeros(len(counted.both))
+        return (nothing - 1, nothing + 1), nothing > 0
+    strict_low, strict_high = _limits(shares, counted, ERROR / max(1, shares.tested))
+    return _limits(shares, counted, ERROR), (strict_low > 0) | (strict_high < 0)
+
+
+def _limits(shares: _Shares, counted: _Counted, error: float) -> Limits:
+    z = quantile(error)
+    if shares.paired:
+        return of_paired(counted.both, counted.lost, counted.gained, shares.images[0], z)
+    return of_unpaired(shares.hits[0], shares.images[0], shares.hits[1], shares.images[1], z)
 
 
 def _kind(hits_a: int, hits_b: int, gained: int, lost: int) -> Kind:

@@ -15,9 +15,8 @@ import numpy as np
 from starlette.testclient import TestClient
 
 import pipeline.index
-from pipeline.config import FetchConfig, StorageConfig
 from pipeline.explore.app import make_app
-from pipeline.explore.browse import Browser
+from pipeline.explore.browse import Browser, BrowserSettings
 from pipeline.finished_run import FinishedRun
 from pipeline.index.feed import feed
 from pipeline.index.kinds import open_writer
@@ -51,7 +50,7 @@ def figures(images: int = IMAGES, times: int = TIMES) -> Iterator[Figure]:
         with (
             pipeline.index.open(run.root) as index,
             pipeline.index.open(run.root) as again,
-            Browser(run, index, folder / "cache", FetchConfig(), StorageConfig(), for_facets=again) as browser,
+            Browser(run, index, BrowserSettings(folder / "cache"), for_facets=again) as browser,
         ):
             yield "sorting the scores", time.perf_counter() - start, "s"
             yield "memory so far, at most", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, "MiB"
@@ -60,7 +59,8 @@ def figures(images: int = IMAGES, times: int = TIMES) -> Iterator[Figure]:
         yield "memory, at most", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, "MiB"
 
 
-def _answers(client: TestClient, images: int, times: int) -> Iterator[Figure]:
+def _requests(images: int) -> Sequence[tuple[str, str, Callable[[], Asked]]]:
+    """(what, path, what draws the parameters of one request)."""
     draw = np.random.default_rng(5)
     last = max(0, images - PAGE)
 
@@ -74,7 +74,7 @@ def _answers(client: TestClient, images: int, times: int) -> Iterator[Figure]:
     def search(query: Callable[[], str], offset: Callable[[], int] = lambda: 0) -> Callable[[], Asked]:
         return lambda: {"q": query(), "limit": PAGE, "offset": offset()}
 
-    asked: Sequence[tuple[str, str, Callable[[], Asked]]] = [
+    return [
         ("all images, first page", "search", search(lambda: "*")),
         ("all images, page 1,000", "search", search(lambda: "*", lambda: min(1_000 * PAGE, last))),
         ("all images, last page", "search", search(lambda: "*", lambda: last)),
@@ -96,7 +96,10 @@ def _answers(client: TestClient, images: int, times: int) -> Iterator[Figure]:
         ),
         ("… the most frequent tag", "threshold", lambda: {"tag_id": 0, "threshold": 0.6 + 0.4 * draw.random()}),
     ]
-    for what, path, parameters in asked:
+
+
+def _answers(client: TestClient, images: int, times: int) -> Iterator[Figure]:
+    for what, path, parameters in _requests(images):
         taken, cpu = [], []
         for _ in range(times):
             given = parameters()

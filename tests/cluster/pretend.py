@@ -158,7 +158,7 @@ def _out_of_memory(images: int) -> Exception:
 
 
 class PretendedTagger:
-    """In the place of `ramcore.Tagger`: scores that are a function of each image's pixels alone."""
+    """In the place of `ramcore.tagger.Tagger`: scores that are a function of each image's pixels alone."""
 
     def __init__(self, bundle: str, card: PretendedCard) -> None:
         from ramcore.bundle import bundle_hash, read_config, read_vocabulary

@@ -32,7 +32,7 @@ from pipeline.chunks import commit_chunk
 from pipeline.config import FetchConfig, StorageConfig
 from pipeline.errors import InputError
 from pipeline.explore.app import make_app
-from pipeline.explore.browse import Browser
+from pipeline.explore.browse import Browser, BrowserSettings
 from pipeline.explore.committed import open_run
 from pipeline.explore.scores import ScoreTable
 from pipeline.explore.thumbnails import Thumbnails, _Kept
@@ -79,7 +79,7 @@ def client(run: FinishedRun, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     cache = tmp_path_factory.mktemp("cache")
     with (
         pipeline.index.open(run.root) as index,
-        Browser(run, index, cache, FetchConfig(), StorageConfig()) as browser,
+        Browser(run, index, BrowserSettings(cache)) as browser,
     ):
         yield TestClient(make_app(browser), base_url="http://127.0.0.1:8000")
 
@@ -198,7 +198,7 @@ def browsing(store: LocalStore, folder: Path, meanwhile: Callable[[], None] = la
     renew()
     with (
         pipeline.index.open(folder / "index.sqlite") as index,
-        Browser(open_run(store), index, folder / "cache", FetchConfig(), StorageConfig(), renew=renew_later) as browser,
+        Browser(open_run(store), index, BrowserSettings(folder / "cache"), renew=renew_later) as browser,
     ):
         yield browser
 
@@ -366,9 +366,7 @@ def demo_client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient
         feed(open_source(store), writer, "sqlite")
     with (
         pipeline.index.open(store.root) as index,
-        Browser(
-            FinishedRun(store), index, folder, FetchConfig(), StorageConfig(), model=demo_bundle(), device="cpu"
-        ) as browser,
+        Browser(FinishedRun(store), index, BrowserSettings(folder, model=demo_bundle(), device="cpu")) as browser,
     ):
         yield TestClient(make_app(browser), base_url="http://127.0.0.1:8000")
 
@@ -437,7 +435,7 @@ def test_a_growing_run_is_taken_in(tmp_path: Path, tiny_bundle: Path) -> None:
     cache = tmp_path / "cache"
     with (
         pipeline.index.open(tmp_path / "index.sqlite") as index,
-        Browser(open_run(store), index, cache, FetchConfig(), StorageConfig(), renew=renew) as browser,
+        Browser(open_run(store), index, BrowserSettings(cache), renew=renew) as browser,
     ):
         client = TestClient(make_app(browser), base_url="http://127.0.0.1:8000")
         assert client.get("/api/run").json()["status"] == "growing"
