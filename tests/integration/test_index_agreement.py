@@ -21,7 +21,7 @@ from pipeline.index.query import Query, parse
 from pipeline.index.source import Source, Unit
 from pipeline.stores.local_store import LocalStore
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(1_200)]
 
 IMAGES = 50_000
 QUERIES = 2_000
@@ -68,7 +68,7 @@ class Comparison:
         if counts != {int(tag): int(answer.counts[tag]) for tag in np.flatnonzero(answer.counts)}:
             wrong = sorted(tag for tag in range(len(answer.counts)) if counts.get(tag, 0) != answer.counts[tag])
             images = sum(tag >= len(TAGS) for tag in wrong)
-            yield f"{images} images and the counts of {len(wrong) - images} tags differ, the first is of tag {wrong[:1]}"
+            yield f"{images} images and the counts of {len(wrong) - images} tags differ, the first of tag {wrong[:1]}"
 
     def _page(self, query: Query, answer: Answer, offset: int) -> Iterator[str]:
         total, hits = self._reader.find(query, PAGE, offset)
@@ -130,8 +130,7 @@ def local(
     """What comes of the kinds that need no server."""
     folders = {kind: tmp_path_factory.mktemp(kind) for kind in LOCAL_KINDS}
     return {
-        kind: pool.submit(disagreements, kind, str(folder / "index"), folder, asked)
-        for kind, folder in folders.items()
+        kind: pool.submit(disagreements, kind, str(folder / "index"), folder, asked) for kind, folder in folders.items()
     }
 
 
