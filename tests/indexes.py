@@ -140,7 +140,7 @@ def queries(
     brackets = st.sampled_from(("()", "（）", ""))
 
     def nested(parts: st.SearchStrategy[Asked]) -> st.SearchStrategy[Asked]:
-        several = st.lists(parts, min_size=2, max_size=3, unique=leaves is not None).map(tuple)
+        several = st.lists(parts, min_size=2, max_size=3).map(tuple)
         scored = st.sampled_from(("{} score:{}", "score:{1} {0}", "{} Score：{}"))
         return st.one_of(
             st.builds(Asked, st.just("and"), st.sampled_from((" AND ", " ")), several, brackets),
