@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from indexes import TAGS, Asked, Images, NewIndex, image_sets, queries, source
+from indexes import ALL, TAGS, Asked, Images, NewIndex, image_sets, one_tag, queries, source
 
 import pipeline.index.feed as feed_module
 from pipeline.index import Index
@@ -71,7 +71,7 @@ def test_an_index_follows_its_runs(new_index: NewIndex, tmp_path: Path, data: st
         base = f"run {number}"
         with made.open() as index:
             assert_answers(index, asked, images)
-            assert_answers(index, Asked("all", "*"), images)
+            assert_answers(index, ALL, images)
 
 
 def test_documents_come_back_whole(new_index: NewIndex, tmp_path: Path) -> None:
@@ -122,8 +122,8 @@ def test_a_feed_that_dies_is_taken_up_again(
         parts = [IMAGES] if plan_hash == "old" else units
         made.feed(source(tmp_path, parts, plan_hash, "old"))
         with made.open() as index:
-            for text in ("dog", "*"):
-                assert_answers(index, Asked("tag", text) if text != "*" else Asked("all", "*"), images)
+            for asked in (one_tag("dog"), ALL):
+                assert_answers(index, asked, images)
 
 
 def _away(*arguments: object) -> None:

@@ -3,13 +3,14 @@
 import hashlib
 import importlib.util
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 import pipeline.index
 from pipeline.index import Index
@@ -28,8 +29,10 @@ VOCABULARY = Vocabulary(TAGS, TAGS_ZH, np.full(len(TAGS), 0.68, np.float32))
 NAMED = {
     "dog": {0},
     "DOG": {0},
+    "ｄｏｇ": {0},
     "狗": {0},
     '"hot dog"': {1},
+    "“hot dog”": {1},
     "hot_dog": {1},
     "do*": {0, 2},
     '"hot d"*': {1},
@@ -46,71 +49,108 @@ NAMED = {
 
 Images = Mapping[str, Mapping[int, int]]
 """Thousandths by tag, by image."""
+Scores = NDArray[np.int16]
+"""Thousandths, [tags, images]; MISSING where an image has not the tag."""
+MISSING = -1
+
+_BINDING = ("scored", "or", "and", "not")
+"""The later ones bind closer: they need no brackets within those before them."""
 
 
 @dataclass(frozen=True)
 class Asked:
-    """A query and its meaning. kind: tag, all, and, or, not, scored; score: thousandths."""
+    """A query and its meaning. kind: tag, all, and, or, not, scored.
+
+    text: what stands between the parts or before them, of `scored` where the score stands; brackets: around parts,
+    "" where none are needed; score: thousandths; tags: that a tag of a query means.
+    """
 
     kind: str
     text: str = ""
     parts: tuple["Asked", ...] = ()
+    brackets: str = "()"
     score: int = 0
+    tags: frozenset[int] = frozenset()
 
     def written(self) -> str:
         """The text of the query."""
-        inner = [
-            part.written() if part.kind in ("tag", "all", "scored") else f"({part.written()})" for part in self.parts
-        ]
         if self.kind == "scored":
-            return f"({self.parts[0].written()} score:{self.score / 1000})"
+            return self.text.format(self._within(self.parts[0]), self.score / 1000)
+        inner = [self._within(part) for part in self.parts]
         return self.text + self.text.join(inner) if self.kind == "not" else self.text.join(inner) or self.text
 
-    def holds(self, image: Mapping[int, int], score: int = 0) -> bool:
-        """Whether an image is meant, where tags count from this score on."""
+    def _within(self, part: "Asked") -> str:
+        if part.kind in ("tag", "all"):
+            return part.written()
+        closer = _BINDING.index(part.kind) > _BINDING.index(self.kind)
+        opening, closing = self.brackets or ("" if closer else "()") or ("", "")
+        return f"{opening}{part.written()}{closing}"
+
+    def holds(self, scores: Scores, least: int = 0) -> NDArray[np.bool_]:
+        """Which images are meant, where tags count from this score on."""
         if self.kind == "tag":
-            return any(image.get(tag, -1) >= score for tag in NAMED[self.text])
+            return np.logical_or.reduce([scores[tag] >= least for tag in self.tags])
         if self.kind == "not":
-            return not self.parts[0].holds(image, score)
+            return ~self.parts[0].holds(scores, least)
         if self.kind == "scored":
-            return self.parts[0].holds(image, self.score)
-        answers = [part.holds(image, score) for part in self.parts]
-        return any(answers) if self.kind == "or" else all(answers)
+            return self.parts[0].holds(scores, self.score)
+        answers = [part.holds(scores, least) for part in self.parts]
+        everything = np.ones(scores.shape[1], np.bool_)
+        return np.logical_or.reduce(answers) if self.kind == "or" else np.logical_and.reduce([everything, *answers])
 
     def ranking(self, score: int = 0, asked: bool = True) -> Iterator[tuple[int, int]]:
         """(tag, least score) of tags that are not excluded."""
         if self.kind == "tag" and asked:
-            yield from ((tag, score) for tag in NAMED[self.text])
+            yield from ((tag, score) for tag in self.tags)
         for part in self.parts:
             yield from part.ranking(self.score or score, asked != (self.kind == "not"))
 
-    def answer(self, images: Images) -> dict[str, int]:
-        """Rank by image: all that are found."""
+    def ranks(self, scores: Scores) -> NDArray[np.int64]:
+        """The rank of each image, whether it is found or not."""
         least: dict[int, int] = {}
         for tag, score in self.ranking():
             least[tag] = min(score, least.get(tag, score))
-        return {
-            name: sum(score for tag, score in image.items() if tag in least and score >= least[tag])
-            for name, image in images.items()
-            if self.holds(image)
-        }
+        ranks = np.zeros(scores.shape[1], np.int64)
+        for tag, score in least.items():
+            ranks += np.where(scores[tag] >= score, scores[tag], 0)
+        return ranks
+
+    def answer(self, images: Images) -> dict[str, int]:
+        """Rank by image: all that are found."""
+        scores = np.full((len(TAGS), len(images)), MISSING, np.int16)
+        for place, tags in enumerate(images.values()):
+            for tag, score in tags.items():
+                scores[tag, place] = score
+        rows = zip(images, self.holds(scores).tolist(), self.ranks(scores).tolist(), strict=True)
+        return {name: rank for name, found, rank in rows if found}
 
 
-def queries() -> st.SearchStrategy[Asked]:
-    """Queries of any shape."""
-    leaves = st.one_of(st.sampled_from(sorted(NAMED)).map(lambda text: Asked("tag", text)), st.just(Asked("all", "*")))
-    scores = st.sampled_from((1, 500, 700, 701, 900, 1000))
+ALL = Asked("all", "*")
+
+
+def one_tag(text: str, named: Mapping[str, Iterable[int]] = NAMED) -> Asked:
+    """A query of a tag alone."""
+    return Asked("tag", text, tags=frozenset(named[text]))
+
+
+def queries(
+    leaves: st.SearchStrategy[Asked] | None = None, scores: Sequence[int] = (1, 500, 700, 701, 900, 1000)
+) -> st.SearchStrategy[Asked]:
+    """Queries of any shape. leaves: what they are made of, the tags of NAMED and `*` if not given."""
+    brackets = st.sampled_from(("()", "（）", ""))
 
     def nested(parts: st.SearchStrategy[Asked]) -> st.SearchStrategy[Asked]:
         several = st.lists(parts, min_size=2, max_size=3).map(tuple)
+        scored = st.sampled_from(("{} score:{}", "score:{1} {0}", "{} Score：{}"))
         return st.one_of(
-            st.builds(Asked, st.just("and"), st.sampled_from((" AND ", " ")), several),
-            st.builds(Asked, st.just("or"), st.just(" OR "), several),
-            st.builds(Asked, st.just("not"), st.sampled_from(("-", "NOT ")), st.tuples(parts)),
-            st.builds(Asked, st.just("scored"), st.just(""), st.tuples(parts), scores),
+            st.builds(Asked, st.just("and"), st.sampled_from((" AND ", " ")), several, brackets),
+            st.builds(Asked, st.just("or"), st.just(" OR "), several, brackets),
+            st.builds(Asked, st.just("not"), st.sampled_from(("-", "NOT ")), st.tuples(parts), brackets),
+            st.builds(Asked, st.just("scored"), scored, st.tuples(parts), brackets, st.sampled_from(scores)),
         )
 
-    return st.recursive(leaves, nested, max_leaves=8)
+    every = st.sampled_from([*map(one_tag, sorted(NAMED)), ALL])
+    return st.recursive(every if leaves is None else leaves, nested, max_leaves=8)
 
 
 def image_sets() -> st.SearchStrategy[Images]:

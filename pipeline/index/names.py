@@ -5,10 +5,12 @@ import difflib
 import io
 import re
 import unicodedata
+from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +84,8 @@ class Names:
     def ids_with_prefix(self, prefix: str) -> tuple[int, ...]:
         """The tags that have a name which begins so, descendants included."""
         start = folded(prefix)
-        found = {tag for name in self._known if name.startswith(start) for tag in self._ids_of(name)}
+        names = self._in_order[bisect_left(self._in_order, start) :]
+        found = {tag for name in takewhile(lambda name: name.startswith(start), names) for tag in self._ids_of(name)}
         return tuple(sorted(found))
 
     def unknown(self, name: str) -> str:
@@ -142,6 +145,11 @@ class Names:
             known.setdefault(folded(name), name)
         known.pop("", None)
         return known
+
+    @cached_property
+    def _in_order(self) -> list[str]:
+        """The same sorted: names that begin alike lie together."""
+        return sorted(self._known)
 
     @cached_property
     def _children(self) -> dict[str, set[str]]:

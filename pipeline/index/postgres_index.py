@@ -217,8 +217,10 @@ class PostgresReader(Reader):
 
     def __init__(self, address: str) -> None:
         self._pg, schema = connected(address)
-        # A page and its total are of one state of the index.
-        self._pg.execute(f"SET search_path TO {schema}; SET default_transaction_isolation TO 'repeatable read'")
+        # A page and its total are of one state of the index. Compiling a query takes longer than answering it.
+        self._pg.execute(
+            f"SET search_path TO {schema}; SET default_transaction_isolation TO 'repeatable read'; SET jit TO off"
+        )
         self._pg.commit()
         self._ledger = PostgresLedger(self._pg, schema)
 
