@@ -145,7 +145,7 @@ def drawn_queries(number: int) -> list[Asked]:
     drawn: dict[str, Asked] = {}
 
     @seed(_SEED)
-    @settings(max_examples=2 * number, database=None, deadline=None, phases=[Phase.generate])
+    @settings(max_examples=4 * number, database=None, deadline=None, phases=[Phase.generate])
     @given(queried=asked())
     def draw(queried: Asked) -> None:
         said = list(_said(queried))
