@@ -45,8 +45,8 @@ coverage: $(STAMP)  ## the share of lines that tests run, of every process that 
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --skip-covered --sort=cover
 
-unit: $(STAMP)  ## tests without Ray and network, on all cores
-	$(BIN)/python -m pytest tests/unit -n auto --dist worksteal -m "not slow"
+unit: $(STAMP)  ## the quick tests without Ray and network, on all cores
+	$(BIN)/python -m pytest tests/unit -n auto --dist worksteal -m "not slow and not lengthy"
 
 oldest:  ## the unit tests with the oldest dependencies that pyproject.toml admits
 	$(PYTHON) -m venv --clear $(OLDEST)

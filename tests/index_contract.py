@@ -43,6 +43,7 @@ def assert_answers(index: Index, asked: Asked, images: Images) -> None:
     assert [(facet.tag, facet.images) for facet in found.facets] == [(TAGS[tag], -count) for count, tag in shown]
 
 
+@pytest.mark.lengthy
 @SEVERAL
 @given(images=image_sets(), asked=st.lists(queries(), min_size=1, max_size=6))
 def test_a_query_means_the_same_everywhere(
@@ -56,6 +57,7 @@ def test_a_query_means_the_same_everywhere(
             assert_answers(index, each, images)
 
 
+@pytest.mark.lengthy
 @SEVERAL
 @given(data=st.data(), asked=queries())
 def test_an_index_follows_its_runs(new_index: NewIndex, tmp_path: Path, data: st.DataObject, asked: Asked) -> None:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pipeline.cards.labels import ACCELERATOR_LABEL, GROUP_LABEL, INSTANCE_LABEL, VRAM_LABEL
 from pipeline.cards.node_facts import NodeFacts
 from pipeline.cards.node_place import NodePlace, node_place
+from pipeline.cards.placement import Placement
 from pipeline.cards.profiles import GIB, CardProfile, CardTable, MeasuredProfile
 from pipeline.cards.sizing import (
     LARGE_MODEL,
@@ -18,7 +19,6 @@ from pipeline.cards.sizing import (
     size_card,
 )
 from pipeline.config import Config
-from pipeline.fleet.replica import Placement
 
 _DECODE_SHARE = 0.25
 """Part of a node's CPUs that decoding keeps where replicas run on CPUs."""

@@ -194,7 +194,7 @@ class Browser:
         query = " OR ".join(f'"{self._vocabulary.tags[tag]}"' for tag in rarest)
         with self._one_at_a_time:
             found = self._index.search(query, limit + 1).hits
-        return [asdict(hit) for hit in found if hit.image_id != without][:limit]
+        return [hit.as_dict() for hit in found if hit.image_id != without][:limit]
 
     def thumbnail(self, image_id: str) -> bytes:
         """A JPEG. Raises NoPictureError, UnknownError."""

@@ -1,6 +1,7 @@
 """Which nodes answer right now. Ray itself takes ten seconds and more to tell that a node is gone."""
 
 import asyncio
+import errno
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,9 +18,11 @@ async def unreachable(nodes: Sequence[Mapping[str, Any]]) -> set[str]:
 
 
 async def connect(node: Mapping[str, Any]) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
-    """A TCP connection to the node's Ray daemon; None if it takes none."""
+    """A TCP connection to the node's Ray daemon; None if it takes none. Raises OSError where none can be made here."""
     try:
         connecting = asyncio.open_connection(node["NodeManagerAddress"], node["NodeManagerPort"])
         return await asyncio.wait_for(connecting, _TIMEOUT_S)
-    except OSError:  # refused, no way there; a TimeoutError is one as well
+    except OSError as error:  # refused, no way there; a TimeoutError is one as well
+        if error.errno in (errno.EMFILE, errno.ENFILE):  # this says nothing of the node
+            raise
         return None

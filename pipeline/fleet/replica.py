@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.cards.placement import Placement
 from pipeline.fleet.microbatch import Microbatch
 from pipeline.tables.selection import Selection, floors, merge, select
 from ramcore.errors import BundleError
@@ -29,24 +30,6 @@ class ReplicaSpec:
     score_floor: Literal["auto"] | float
     top_k: int
     captions: bool = False
-
-
-@dataclass(frozen=True)
-class Placement:
-    """Where and how one replica runs.
-
-    device: "cpu" or "cuda"; threads: CPU threads of the model; dtype: never "auto"; microbatch: images through the
-    model at once; memory_share: part of the card's memory that it may take, None = all; compiled: by torch.compile.
-    """
-
-    device: str
-    threads: int
-    num_cpus: float
-    num_gpus: float
-    dtype: str
-    microbatch: int
-    memory_share: float | None = None
-    compiled: bool = False
 
 
 class CardFaultError(RuntimeError):

@@ -5,8 +5,9 @@ from typing import Any, NamedTuple
 
 import ray
 
+from pipeline.cards.placement import Placement
 from pipeline.cards.slot_policy import Slot
-from pipeline.fleet.replica import Placement, ReplicaSpec, Tagged
+from pipeline.fleet.replica import ReplicaSpec, Tagged
 from pipeline.fleet.sampler import Sampler, keep_sampling
 
 

@@ -17,6 +17,8 @@ COLUMNS = ("image_id", "uri", "width", "height", "tag_ids", "scores", "caption")
 """Columns of the tag table that an index reads."""
 
 _LISTS = ("image_ids", "uris", "widths", "heights", "captions")
+PAIR_BYTES = 4
+"""Of one tag with its score, see `Documents.packed`."""
 _PAIR_BITS = 10
 _PAIR_MASK = (1 << _PAIR_BITS) - 1
 
@@ -49,7 +51,7 @@ class Documents:
     def packed(self) -> list[bytes]:
         """The tags and scores of each document as bytes, see `unpack`."""
         data = ((self.tags.astype("<u4") << _PAIR_BITS) | self.scores.astype("<u4")).tobytes()
-        ends = (4 * self.starts).tolist()
+        ends = (PAIR_BYTES * self.starts).tolist()
         return [data[begin:end] for begin, end in itertools.pairwise(ends)]
 
     def hashes(self, packed: list[bytes]) -> list[int]:

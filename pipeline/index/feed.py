@@ -156,12 +156,12 @@ class _Feeder:
         hashes = documents.hashes(packed)
         known = self._ledger.known(documents.image_ids) if self._next_doc > 1 else {}
         old = [known.get(image_id) for image_id in documents.image_ids]
-        places = np.array([n for n, state in enumerate(old) if state is None or state[1] != hashes[n]], np.int64)
-        docs = np.empty(len(places), np.int64)
-        replaces = np.empty(len(places), np.bool_)
-        for n, place in enumerate(places.tolist()):
-            state = old[place]
-            docs[n], replaces[n] = (self._number(), False) if state is None else (state[0], True)
+        differs = [state is None or state[1] != content for state, content in zip(old, hashes, strict=True)]
+        places = np.flatnonzero(np.array(differs, np.bool_))
+        docs = np.array([0 if state is None else state[0] for state in old], np.int64)[places]
+        replaces = docs > 0
+        docs[~replaces] = self._next_doc + np.arange((~replaces).sum())
+        self._next_doc += int((~replaces).sum())
         chosen = documents.take(places)
         rows = list(zip(chosen.image_ids, docs.tolist(), strict=True))
         batch = Batch(chosen, docs, replaces, [packed[place] for place in places.tolist()])
@@ -195,10 +195,6 @@ class _Feeder:
         if not self._writer.transactional:
             self._ledger.settle()
         self._ledger.commit()
-
-    def _number(self) -> int:
-        self._next_doc += 1
-        return self._next_doc - 1
 
 
 def _names(source: Source, held: dict[str, Any] | None, synonyms: Path | None, hierarchy: Path | None) -> Names:

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict, dataclass
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 from pipeline.index.backend import Reader
 from pipeline.index.documents import Found
@@ -15,8 +15,7 @@ MOST_HITS = 10_000
 """Of one page."""
 
 
-@dataclass(frozen=True)
-class TagScore:
+class TagScore(NamedTuple):
     """A tag of an image. score: 0 … 1, in whole thousandths, rounded down."""
 
     tag: str
@@ -35,6 +34,10 @@ class Hit:
     caption: str | None
     score: float
     tags: list[TagScore]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {**vars(self), "tags": [tag._asdict() for tag in self.tags]}
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,8 @@ class Result:
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return asdict(self)
+        lists = {"hits": [hit.as_dict() for hit in self.hits], "facets": [asdict(facet) for facet in self.facets]}
+        return {**vars(self), **lists}
 
 
 class Index:

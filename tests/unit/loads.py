@@ -3,9 +3,9 @@
 from typing import Any
 
 from pipeline.cards.node_facts import Gpu, NodeFacts
+from pipeline.cards.placement import Placement
 from pipeline.cards.sizing import ModelLoad, load_of
 from pipeline.cards.slot_policy import Slot
-from pipeline.fleet.replica import Placement
 from ramcore.config import ram_plus_preset
 from ramcore.describe import VALUE_BYTES
 

@@ -40,6 +40,7 @@ def test_members_become_rows_and_are_read_by_range(tmp_path: Path, form: int) ->
     assert {key: fetch(uri) for key, uri in rows} == images
 
 
+@pytest.mark.lengthy
 def test_a_glob_of_tars(tmp_path: Path) -> None:
     """All tars in order of names; the tar's path keeps members of one name apart."""
     (tmp_path / "s").mkdir()

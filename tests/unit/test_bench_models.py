@@ -32,6 +32,7 @@ def test_the_baseline_has_the_same_operations(tiny_model: RamPlus) -> None:
     assert counter.get_total_flops() == pytest.approx(sum(count_flops(config).values()) - summed, rel=1e-3)
 
 
+@pytest.mark.lengthy
 def test_the_script_for_cards_runs_on_a_cpu(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """All ways with a small model: the table is printed, every way has a rate, and 16 bits have their error."""
     options = "--device cpu --small --dtypes bf16 --seconds 0.01 --microbatches 1 2 --no-compiled"

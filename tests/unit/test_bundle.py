@@ -54,6 +54,7 @@ def test_bundle_made_from_a_model_loads_with_its_weights(tmp_path, tiny_bundle, 
     assert (tmp_path / "new" / "README.md").read_text() == "# A card\n"
 
 
+@pytest.mark.lengthy
 def test_16_bit_weights_are_cast_to_what_is_asked(tmp_path, tiny_bundle):
     """A bundle stored in fp16 runs in fp32 on a CPU, and in bf16 when told to."""
     config = goldens.tiny_config()
@@ -109,6 +110,7 @@ def test_missing_unexpected_and_misshapen_weights_are_listed(bundle):
         ramcore.load(bundle)
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("kind", ["tiny_bundle", "tiny_ram_bundle", "tiny_tag2text_bundle"])
 def test_parameters_are_counted_without_reading_them(kind, request):
     """As the model has them, from the head of the file."""

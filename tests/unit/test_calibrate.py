@@ -36,6 +36,7 @@ MEASUREMENTS = st.lists(
 )
 
 
+@pytest.mark.lengthy
 @given(MEASUREMENTS)
 def test_the_knee_is_the_smallest_within_three_percent(measurements: list[Measurement]) -> None:
     """Nothing that worked is both smaller and as good; failures do not count."""
@@ -149,6 +150,7 @@ def test_profiles_of_other_devices_stay(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["profiles.yaml"]
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize(
     ("options", "said"),
     [

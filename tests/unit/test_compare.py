@@ -99,6 +99,7 @@ def put_row(
     store.replace("run.json", json.dumps(document).encode())
 
 
+@pytest.mark.lengthy
 def test_large_runs_are_compared_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the number of parts, the outcome is that of one."""
     a, b = (LocalStore(tmp_path / name) for name in "ab")

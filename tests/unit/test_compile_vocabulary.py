@@ -59,6 +59,7 @@ def _same(a, b):
     torch.testing.assert_close(a, b, rtol=0, atol=1e-6)
 
 
+@pytest.mark.lengthy
 def test_subset_has_the_full_scores(compile_, tiny_bundle):
     """Kept tags score as in the full bundle, in the order of the list."""
     full = ramcore.load(tiny_bundle, device="cpu")
@@ -68,6 +69,7 @@ def test_subset_has_the_full_scores(compile_, tiny_bundle):
     assert (changes.before, changes.after, len(changes.dropped)) == (20, 3, 17)
 
 
+@pytest.mark.lengthy
 def test_mixed_bundle_scores_each_tag_as_if_alone(compile_, tiny_bundle):
     """20 built-in tags of 5 descriptions and custom ones of 1, 7 and 51 do not disturb each other."""
     mixed, changes = compile_(VocabularyEdits(add=CUSTOM))
@@ -82,6 +84,7 @@ def test_mixed_bundle_scores_each_tag_as_if_alone(compile_, tiny_bundle):
         _same(scores[:, [20 + number]], _scores(alone))
 
 
+@pytest.mark.lengthy
 def test_ragged_bundle_compiles_again(compile_, tmp_path):
     """A compiled bundle is a bundle like others: subsets of it keep their scores."""
     mixed, _ = compile_(VocabularyEdits(add=CUSTOM))
@@ -91,6 +94,7 @@ def test_ragged_bundle_compiles_again(compile_, tmp_path):
     _same(few.model.subset([2, 0])(torch.zeros(1, 3, 128, 128)), few.model(torch.zeros(1, 3, 128, 128))[:, [2, 0]])
 
 
+@pytest.mark.lengthy
 def test_merged_tag_has_all_descriptions(compile_, tiny_bundle):
     """The merged tag stands where its first member stood, with the lowest threshold and all descriptions."""
     full = ramcore.load(tiny_bundle, device="cpu")
@@ -105,6 +109,7 @@ def test_merged_tag_has_all_descriptions(compile_, tiny_bundle):
     assert changes.merged == ((("dog", "cat"), "pet"),)
 
 
+@pytest.mark.lengthy
 def test_merged_ram_tag_has_the_mean_embedding(compile_, tiny_ram_bundle):
     """RAM's merged tag points between its members."""
     full = ramcore.load(tiny_ram_bundle, device="cpu").model.label_embed.detach()
@@ -114,6 +119,7 @@ def test_merged_ram_tag_has_the_mean_embedding(compile_, tiny_ram_bundle):
     assert tagger.config.descriptions_per_tag == 1
 
 
+@pytest.mark.lengthy
 def test_names_thresholds_and_chinese_change_as_asked(compile_, tiny_bundle):
     """Renaming, thresholds and Chinese names leave the scores alone, and each is listed."""
     edits = VocabularyEdits(rename={"dog": "hound"}, thresholds={"hound": 0.3}, tags_zh={"hound": "犬"})
@@ -130,12 +136,14 @@ def test_names_thresholds_and_chinese_change_as_asked(compile_, tiny_bundle):
     assert changes.bundle_hash == tagger.bundle_hash != bundle_hash(tiny_bundle)
 
 
+@pytest.mark.lengthy
 def test_equal_edits_give_equal_bundles(compile_):
     """The hash is of the content, so compiling twice gives the same identity."""
     edits = VocabularyEdits(keep=["dog"], add={"zebra": ["striped"]})
     assert compile_(edits)[1].bundle_hash == compile_(edits, name="again")[1].bundle_hash
 
 
+@pytest.mark.lengthy
 def test_tag2text_drops_and_renames_only(compile_, tiny_tag2text_bundle):
     """Learned tags keep their scores and captions; new and merged ones are refused."""
     full = ramcore.load(tiny_tag2text_bundle, device="cpu")

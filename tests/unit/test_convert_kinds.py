@@ -24,6 +24,7 @@ from ramcore.weights import describe_mismatch, expected_shapes
 TOKENIZER = goldens.GOLDEN / "vocab_tiny.txt"
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("kind", ["ram", "tag2text"])
 def test_converted_checkpoint_gives_the_reference_logits_and_tags(kind, request):
     """Checkpoint with released names, aliases and leftovers → bundle → the reference's logits and tags."""
@@ -36,6 +37,7 @@ def test_converted_checkpoint_gives_the_reference_logits_and_tags(kind, request)
         assert list(tagger.tag(picture).tag_ids) == list(golden[f"tags{n}"])
 
 
+@pytest.mark.lengthy
 def test_tagger_captions_are_the_reference_ones(tiny_tag2text_bundle):
     """From pixels to text, with predicted and with given tags, batched and one by one."""
     golden, texts = goldens.load_golden("tiny_tag2text"), goldens.load_golden("tiny_tag2text_caption")
@@ -57,6 +59,7 @@ def test_model_without_captions_says_so(tiny_ram_bundle):
         tagger.captions(np.zeros((1, 128, 128, 3), np.uint8))
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize(
     ("kind", "preset", "num_tags"), [("ram", ram_preset, 4585), ("tag2text", tag2text_preset, 3429)]
 )
@@ -104,6 +107,7 @@ def test_one_name_of_a_tied_tensor_is_enough(tiny_tag2text_release, missing):
     assert torch.equal(translate_keys(state, "tag2text")[_ALIAS.replace("tag_encoder", "tagging_head")], expected)
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("kind", ["ram", "tag2text"])
 def test_problems_of_every_kind_are_listed(kind, request, tmp_path):
     """Missing, unexpected and misshapen keys come at once for all kinds."""
@@ -190,6 +194,7 @@ def test_table_that_cannot_be_resized_is_refused(rows, message):
         resize_table(torch.zeros(rows, 2), 4)
 
 
+@pytest.mark.lengthy
 def test_checkpoint_converts_to_another_image_size(tiny_release, tmp_path):
     """A checkpoint for 128 pixels becomes a bundle for 224 that runs, its tables interpolated."""
     files, out = tiny_release, tmp_path / "out"

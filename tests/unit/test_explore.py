@@ -284,6 +284,7 @@ def test_a_run_without_images_can_be_opened(tmp_path: Path) -> None:
     assert (table.count(0), table.row_of("image-0000000")) == (0, None)
 
 
+@pytest.mark.lengthy
 def test_scores_are_found_over_many_row_groups(tmp_path: Path) -> None:
     """Each image's row is its own, in a table of several parts and groups."""
     store = LocalStore(tmp_path / "run")

@@ -101,6 +101,7 @@ def test_a_driver_that_died_is_not_waited_for(store: LocalStore, log: Callable[[
     assert following(store, started["at"] + AT_WORK_S + 1, lambda: None) == ["driver_started"]
 
 
+@pytest.mark.lengthy
 def test_the_command_prints_one_event_a_line(
     store: LocalStore, log: Callable[[str], EventLog], tiny_bundle: Path
 ) -> None:

@@ -12,6 +12,7 @@ from pipeline.stores.local_store import LocalStore
 FULL = Path("/dev/full")
 
 
+@pytest.mark.lengthy
 @pytest.mark.skipif(not FULL.exists(), reason="this system has no /dev/full")
 def test_standard_output_without_room_is_one_line(tmp_path: Path) -> None:
     """And exit code 1: what was written is not the whole report."""

@@ -110,6 +110,7 @@ def release(server, tiny_tag2text_release):
     return Release("tag2text", HubFile("someone/tiny", "tiny.pth"), lists, HubFile("someone/bert", "vocab.txt"))
 
 
+@pytest.mark.lengthy
 def test_pull_makes_a_bundle_and_records_where_it_came_from(server, release, tmp_path):
     """Checkpoint, lists and tokenizer arrive, convert, and leave commit and checksums behind."""
     out = tmp_path / "bundle"
@@ -124,6 +125,7 @@ def test_pull_makes_a_bundle_and_records_where_it_came_from(server, release, tmp
     assert record["sha256"] == {name: _sha256(path) for name, path in server.files.items()}
 
 
+@pytest.mark.lengthy
 def test_what_is_in_the_cache_is_not_fetched_again(server, release, tmp_path):
     """A second pull asks whether the checkpoint has changed, and no more."""
     pull(release, tmp_path / "one", lists_url=server.url)
@@ -132,6 +134,7 @@ def test_what_is_in_the_cache_is_not_fetched_again(server, release, tmp_path):
     assert not [request for request in server.requests if request[0] == "GET" and request[1].endswith(".pth")]
 
 
+@pytest.mark.lengthy
 def test_connection_that_breaks_off_is_taken_up_where_it_broke(server, release, tmp_path):
     """The part that has arrived is not fetched again."""
     server.breaks_once = "tiny.pth"
@@ -149,6 +152,7 @@ pull(Release("ram", HubFile("someone/tiny", "tiny.pth"), {}), sys.argv[1])
 """
 
 
+@pytest.mark.lengthy
 def test_killed_pull_goes_on_where_it_was(server, release, tmp_path):
     """After SIGKILL in the middle of the checkpoint the next pull asks for the missing bytes only."""
     server.hangs = "tiny.pth"
@@ -218,6 +222,7 @@ def test_checkpoint_with_another_checksum_is_refused(server, release, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.lengthy
 def test_pinned_checkpoint_on_disk_needs_no_network(server, release, tmp_path, monkeypatch, tiny_tag2text_release):
     """With its checksum known beforehand, nobody is asked about a file that is there."""
     files = [release.checkpoint, release.tokenizer]
@@ -298,6 +303,7 @@ def test_unknown_name_lists_the_releases():
     assert "ram_plus, ram, tag2text" in result.output
 
 
+@pytest.mark.lengthy
 def test_command_prints_the_checksums(server, release, tmp_path, monkeypatch, tiny_tag2text_release):
     """`model pull` says which revision and files it took."""
     monkeypatch.setattr(hub, "RELEASES", {"tag2text": release})

@@ -351,6 +351,7 @@ def test_random_bytes_raise_nothing_else(data):
     assert len({outcome(data, mode) for mode in MODES}) == 1
 
 
+@pytest.mark.lengthy
 @given(st.sampled_from(sorted(FILES)), st.data())
 @settings(max_examples=400, deadline=None)
 def test_damaged_files_raise_nothing_else(name, data):

@@ -104,6 +104,7 @@ def test_all_kinds_keep_their_logits(kind: str) -> None:
     assert goldens.largest_difference(logits, golden["logits"]) <= 5e-5
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("kind", ["ram_plus", "ram", "tag2text"])
 def test_all_tensors_are_on_the_device_of_the_model(kind: str) -> None:
     """Also the orders of tokens: a card takes no index that lies elsewhere. Proven on PyTorch's device without data."""

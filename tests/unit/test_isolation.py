@@ -29,6 +29,7 @@ def picture(colour: tuple[int, int, int]) -> bytes:
     return buffer.getvalue()
 
 
+@pytest.mark.lengthy
 def test_pixels_and_errors_are_those_of_the_normal_way(job: Job) -> None:
     """One process answers for good and bad images alike."""
     with IsolatedDecoder(job) as decoder:
@@ -41,6 +42,7 @@ def test_pixels_and_errors_are_those_of_the_normal_way(job: Job) -> None:
         assert np.array_equal(decoder.decode(picture((9, 9, 9)))[0][0, 0], [9, 9, 9])
 
 
+@pytest.mark.lengthy
 def test_one_death_is_forgiven(job: Job) -> None:
     """An image whose process was killed once, by something else, is decoded by the next."""
     with IsolatedDecoder(job) as decoder:
@@ -54,6 +56,7 @@ def test_one_death_is_forgiven(job: Job) -> None:
         assert decoder.attempts == 2
 
 
+@pytest.mark.lengthy
 def test_what_kills_two_fresh_processes_is_poison(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     """The third death of the same image ends it, and the next image is decoded."""
     deadly = "import os, sys; sys.stdin.buffer.read(8); os.kill(os.getpid(), 9)"

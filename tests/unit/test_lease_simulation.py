@@ -26,6 +26,7 @@ def test_five_speeds_end_together(noise: float) -> None:
         assert fleet.images[index] / (640 * 16) == pytest.approx(speed / sum(MIXED), rel=0.05)
 
 
+@pytest.mark.lengthy
 def test_five_hundred_cards() -> None:
     """A hundred nodes of eight kinds: near the ideal though it takes but 19 s, and no card far from its share."""
     draw = random.Random(0)

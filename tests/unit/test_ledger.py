@@ -60,6 +60,7 @@ def all_rows(ledger: Ledger) -> list[LedgerRow]:
     return [*ledger.rows_by_node, *ledger.rows_by_type, ledger.run]
 
 
+@pytest.mark.lengthy
 @given(accounts())
 def test_every_moment_belongs_to_one_split(account: tuple[list[NodeCost], list[Stay], list[Span], list[Done]]) -> None:
     """Each node's splits equal a count of every millisecond of every card."""
@@ -72,6 +73,7 @@ def test_every_moment_belongs_to_one_split(account: tuple[list[NodeCost], list[S
         assert by_id[node.node_id].seconds == wanted
 
 
+@pytest.mark.lengthy
 @given(accounts())
 def test_the_ledger_balances_exactly(account: tuple[list[NodeCost], list[Stay], list[Span], list[Done]]) -> None:
     """Σ node-seconds × price = Σ splits without any rounding, in every row and over the rows; nothing is negative."""

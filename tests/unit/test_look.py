@@ -68,6 +68,7 @@ def test_broken_pictures_get_a_line_each_and_exit_2(tiny_bundle, picture, tmp_pa
     assert "building" in result.stdout
 
 
+@pytest.mark.lengthy
 def test_tag2text_writes_a_caption(tiny_tag2text_bundle, picture):
     """The caption is the golden's, from predicted or from given tags."""
     golden = goldens.load_golden("tiny_tag2text_caption")
@@ -79,6 +80,7 @@ def test_tag2text_writes_a_caption(tiny_tag2text_bundle, picture):
     assert "boat food" in _look(picture, *arguments).stdout
 
 
+@pytest.mark.lengthy
 def test_open_tags_stand_beside_the_bundles(tiny_bundle, tiny_clip, picture, tmp_path, monkeypatch):
     """Described tags are scored by the same model."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -117,6 +119,7 @@ def test_demo_bundle_is_said_to_be_one(tiny_bundle, picture, tmp_path):
     assert json.loads(result.stdout)
 
 
+@pytest.mark.lengthy
 def test_open_tags_run_the_image_encoder_once(tiny_bundle, tiny_clip, picture, tmp_path, monkeypatch):
     """The encoder is most of the work, and both vocabularies look at the same picture."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -128,6 +131,7 @@ def test_open_tags_run_the_image_encoder_once(tiny_bundle, tiny_clip, picture, t
     assert len(calls) == 1
 
 
+@pytest.mark.lengthy
 def test_templates_make_the_texts_of_names(tiny_bundle, tiny_clip, picture, tmp_path, monkeypatch):
     """--templates gives the open tags that descriptions with the same texts give."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -143,6 +147,7 @@ def test_templates_make_the_texts_of_names(tiny_bundle, tiny_clip, picture, tmp_
     assert len(list((tmp_path / "cache").rglob("*.npy"))) == 1
 
 
+@pytest.mark.lengthy
 def test_many_stored_bytes_are_warned_of(tiny_bundle, picture, monkeypatch):
     """Above 2 KB per image the remedy is named on standard error, as after a run."""
     assert "output.top_k" not in _look(picture, "--model", tiny_bundle).stderr
@@ -152,6 +157,7 @@ def test_many_stored_bytes_are_warned_of(tiny_bundle, picture, monkeypatch):
     )
 
 
+@pytest.mark.lengthy
 def test_scores_that_are_not_finite_are_an_error(tiny_release, picture, tmp_path):
     """A damaged model does not look like a picture without tags."""
     state = torch.load(tiny_release.checkpoint, weights_only=True)["model"]

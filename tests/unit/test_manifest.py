@@ -351,6 +351,7 @@ def test_rows_are_read_once(tmp_path):
 text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8)
 
 
+@pytest.mark.lengthy
 @given(st.lists(st.tuples(text, text), min_size=1, max_size=20), st.integers(1, 7))
 @settings(max_examples=100, deadline=None)
 def test_any_text_survives_csv_json_and_parquet(tmp_path_factory, rows, batch_rows):

@@ -58,6 +58,7 @@ def _writes_event(node: ast.AST) -> bool:
     )
 
 
+@pytest.mark.lengthy
 def test_the_code_writes_the_events_of_the_table_and_no_others() -> None:
     """In both directions."""
     assert {event for _, event, _, _ in written()} == EVENTS.keys()

@@ -57,6 +57,7 @@ def tried(kinds: list[NodePlan]) -> list[Mix]:
     return [evaluate(kinds, n, IMAGES) for n in itertools.product(*(range(p.most + 1) for p in kinds)) if any(n)]
 
 
+@pytest.mark.lengthy
 @example(OF_ALL_SPEEDS, 2.5)
 @example(SOLVED_WRONGLY, 3.0)
 @settings(deadline=None, max_examples=150)
@@ -73,6 +74,7 @@ def test_the_cheapest_mix_is_the_one_that_trying_all_finds(kinds: list[NodePlan]
     assert found == evaluate(kinds, found.counts, IMAGES)
 
 
+@pytest.mark.lengthy
 @example(OF_ALL_SPEEDS, 1.0)
 @example(SOLVED_WRONGLY, 3.5)
 @settings(deadline=None, max_examples=100)

@@ -1,6 +1,7 @@
 """Connections to nodes' daemons: their end is told at once, and only when the daemon takes no other."""
 
 import asyncio
+import errno
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from pipeline.fleet import node_links
 from pipeline.fleet.background import Background
 from pipeline.fleet.node_links import NodeLinks
+from pipeline.fleet.node_probe import unreachable
 
 NEVER_S = 3600.0
 
@@ -140,3 +142,22 @@ def test_one_connection_is_held_however_often_it_is_asked_for() -> None:
         await daemon.die()
 
     assert looked(scenario) >= 1
+
+
+def test_too_many_open_files_here_are_no_dead_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error is raised; a connection that is refused is an answer."""
+
+    async def none_left(*_: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    async def scenario() -> None:
+        daemon = Daemon()
+        node = await daemon.start()
+        assert await unreachable([node]) == set()
+        await daemon.die()
+        assert await unreachable([node]) == {"a"}
+        monkeypatch.setattr(asyncio, "open_connection", none_left)
+        with pytest.raises(OSError, match="Too many open files"):
+            await unreachable([node])
+
+    asyncio.run(scenario())

@@ -165,6 +165,7 @@ def test_folder_that_is_no_text_model_is_refused(tmp_path, tiny_clip):
         TextTower(broken, cache=tmp_path).encode(["a"])
 
 
+@pytest.mark.lengthy
 def test_ram_plus_tags_by_descriptions_of_different_counts(tiny_bundle, tower):
     """Each tag's scores are those of a tagger for this tag alone."""
     closed = ramcore.load(tiny_bundle, device="cpu")
@@ -202,6 +203,7 @@ def test_text_model_of_another_width_is_refused(tmp_path):
         label_embeddings(goldens.tiny_config(), DESCRIPTIONS, tower)
 
 
+@pytest.mark.lengthy
 def test_folder_of_another_model_is_no_text_model(tiny_bundle, tmp_path):
     """Weights that are not there are not made up, as transformers would."""
     with pytest.raises(BundleError, match="is no CLIP text model"):
@@ -232,6 +234,7 @@ def test_open_set_ram_takes_the_mean_direction_of_its_texts(tiny_ram_bundle, tin
     assert counts == [1, 1]
 
 
+@pytest.mark.lengthy
 def test_open_set_head_is_a_closed_head_with_these_embeddings(tiny_ram_bundle, tiny_clip, tmp_path):
     """An open RAM is, number for number, a RAM whose file holds these rows as label_embed."""
     tagger, tower = ramcore.load(tiny_ram_bundle, device="cpu"), TextTower(tiny_clip, cache=tmp_path)

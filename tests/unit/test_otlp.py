@@ -27,6 +27,7 @@ def sent(endpoint: str, said: list[str], every_s: float = 60.0) -> Otlp:
     )
 
 
+@pytest.mark.lengthy
 def test_values_arrive_with_kind_unit_and_labels() -> None:
     """The last ones when it is closed, however long the interval is; nothing is said."""
     said: list[str] = []
@@ -48,6 +49,7 @@ def test_values_arrive_with_kind_unit_and_labels() -> None:
     assert said == []
 
 
+@pytest.mark.lengthy
 def test_spans_nest_and_note_what_went_wrong() -> None:
     """An error that ends a stage is in its span, and goes on its way."""
     with receiving() as receiver:
@@ -62,6 +64,7 @@ def test_spans_nest_and_note_what_went_wrong() -> None:
     assert {pair.key: pair.value.int_value for pair in inner.attributes}["chunks"] == 3
 
 
+@pytest.mark.lengthy
 def test_headers_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """As every OpenTelemetry exporter takes them: a key for the collector is no configuration of a run."""
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "api-key=abc")

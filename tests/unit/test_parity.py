@@ -48,6 +48,7 @@ def test_referee_is_the_reference_in_float64(kind, bundle):
     assert goldens.largest_difference(referee, golden["logits_f64"]) <= 1e-6
 
 
+@pytest.mark.lengthy
 def test_bf16_errs_more_and_is_judged_by_its_own_bound(bundle):
     """Each backend is measured separately, and bf16 of every kind is within its bound."""
     fp32, bf16 = check_parity(_load(bundle), ["fp32", "bf16"], builtin_pixels(128))
@@ -111,6 +112,7 @@ def test_command_prints_json(tiny_ram_bundle, tmp_path):
     assert (document["backend"], document["decisions"], document["within_bound"]) == ("fp32", 20, True)
 
 
+@pytest.mark.lengthy
 def test_command_fails_beyond_the_bound(tiny_ram_bundle, monkeypatch):
     """`model check` exits 1, and the table says which backend."""
     monkeypatch.setattr(parity, "BOUNDS", parity.BOUNDS | {"fp32": Bound(1e-12, 1e-12)})

@@ -9,10 +9,10 @@ import pytest
 from rich.console import Console
 
 from pipeline import parity_gate
+from pipeline.cards.placement import Placement
 from pipeline.cards.slot_policy import Slot
 from pipeline.config import load_config
 from pipeline.errors import ConfigError
-from pipeline.fleet.replica import Placement
 from pipeline.parity_gate import checked_dtype, measure, recorded_parity
 from pipeline.stores.local_store import LocalStore
 
@@ -33,6 +33,7 @@ def check(tmp_path: Path, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) ->
     return check
 
 
+@pytest.mark.lengthy
 def test_within_the_bound_is_taken_and_written_down(check: Any) -> None:
     """With the errors that were measured."""
     chosen, said, record = check(True, "bf16", "model.dtype=bf16")
@@ -41,6 +42,7 @@ def test_within_the_bound_is_taken_and_written_down(check: Any) -> None:
     assert 0 < record["max_error"] < 1
 
 
+@pytest.mark.lengthy
 def test_beyond_the_bound_is_refused(check: Any) -> None:
     """Key, errors, bounds and both remedies are named."""
     with pytest.raises(
@@ -49,6 +51,7 @@ def test_beyond_the_bound_is_refused(check: Any) -> None:
         check(False, "bf16", "model.dtype=bf16")
 
 
+@pytest.mark.lengthy
 def test_force_goes_on_and_says_so(check: Any) -> None:
     """The record keeps that it was beyond the bound."""
     chosen, said, record = check(False, "bf16", "model.dtype=bf16", "model.force=true")
@@ -57,6 +60,7 @@ def test_force_goes_on_and_says_so(check: Any) -> None:
     assert not record["within_bound"]
 
 
+@pytest.mark.lengthy
 def test_auto_beyond_the_bound_becomes_fp32(check: Any) -> None:
     """Nobody asked for 16 bit, so that nobody is refused."""
     chosen, said, record = check(False, "fp16")
@@ -69,6 +73,7 @@ def test_fp32_is_not_measured(check: Any) -> None:
     assert check(False, "fp32") == ("fp32", "", None)
 
 
+@pytest.mark.lengthy
 def test_a_compiled_model_is_measured_and_refused_beyond_its_bound(check: Any) -> None:
     """Whatever its number type, and the remedy is not to compile."""
     for dtype in ("fp32", "bf16"):
@@ -78,6 +83,7 @@ def test_a_compiled_model_is_measured_and_refused_beyond_its_bound(check: Any) -
         check(False, "fp32", "model.compile=true")
 
 
+@pytest.mark.lengthy
 def test_large_models_are_not_measured_on_cpus(check: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A line says so."""
     monkeypatch.setattr(parity_gate, "LARGE_MODEL", 1000)
@@ -87,6 +93,7 @@ def test_large_models_are_not_measured_on_cpus(check: Any, monkeypatch: pytest.M
     assert record is None
 
 
+@pytest.mark.lengthy
 def test_the_record_is_json(check: Any) -> None:
     """As run.json takes it."""
     assert json.loads(json.dumps(check(True, "bf16")[2]))["bound"] == {"max_error": 0.15, "mean_error": 0.05}

@@ -69,6 +69,7 @@ def store(tmp_path):
 odd_text = st.one_of(st.sampled_from(["a", "b", "c", "ä", "a ", ""]), st.text(st.characters(codec="utf-8"), max_size=3))
 
 
+@pytest.mark.lengthy
 @given(
     rows=st.lists(st.tuples(odd_text, odd_text), min_size=1, max_size=60),
     rows_per_chunk=st.integers(1, 20),
@@ -217,6 +218,7 @@ def test_kept_columns_keep_their_types(store):
     assert table["planned_error"].null_count == 2
 
 
+@pytest.mark.lengthy
 def test_plan_is_small_and_can_be_sent(store):
     """Twenty thousand chunks are a few numbers; a copy in another process finds the same."""
     made = make_plan(batches(distinct(20_000), 5_000), store, 1, None, {})
@@ -381,6 +383,7 @@ def test_nothing_is_left_in_the_scratch_folder(store, tmp_path):
     assert list(scratch.iterdir()) == []
 
 
+@pytest.mark.lengthy
 def test_a_million_rows(store):
     """A million rows with repeats are planned in their order, and add up."""
     numbers = pc.cast(pa.array([(number * 7919) % 900_000 for number in range(1_000_000)]), pa.string())

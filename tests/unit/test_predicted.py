@@ -90,6 +90,7 @@ def test_what_came_out_otherwise_is_outside(store: LocalStore, tmp_path: Path) -
     assert time.off == pytest.approx(-0.45, abs=0.1)
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize(("low", "high", "is_within"), [(1, 270, False), (280, 999, False), (1, 999, True)])
 def test_within_is_between_the_simulated_runs(
     store: LocalStore, tmp_path: Path, low: float, high: float, is_within: bool
@@ -100,6 +101,7 @@ def test_within_is_between_the_simulated_runs(
     assert held_against(store, quote).figures[0].is_within is is_within
 
 
+@pytest.mark.lengthy
 def test_of_another_number_of_images_only_rates_are_compared(store: LocalStore, tmp_path: Path) -> None:
     """What a run of 60,000 took says nothing of one of 120,000."""
     quote = quote_of(tmp_path)
@@ -138,6 +140,7 @@ def test_kinds_are_told_by_name_and_else_by_card(store: LocalStore, tmp_path: Pa
     assert found.others == ("a100",)
 
 
+@pytest.mark.lengthy
 def test_the_quote_of_a_run_is_in_all_its_reports(store: LocalStore, tmp_path: Path) -> None:
     """Kept in the run folder: on the page, in the JSON and in the Markdown; without one the page says how to get it."""
     without = make_report(FinishedRun(store), Options(pictures=0))
@@ -189,6 +192,7 @@ def test_finalize_writes_the_report_it_is_told_to(tmp_path: Path, tiny_bundle: P
     assert not store.exists("report.html")
 
 
+@pytest.mark.lengthy
 def test_a_quote_that_is_nearly_right_is_refused(tmp_path: Path) -> None:
     """A range upside down would call every run outside; of two kinds of one name neither can be told."""
     turned, doubled = (quote_of(tmp_path, t4=10.0) for _ in range(2))

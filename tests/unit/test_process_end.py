@@ -23,6 +23,7 @@ main()
 """
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize(
     ("argument", "code", "said"), [("--version", 0, "ramfleet "), ("--no-such-option", 2, "No such option")]
 )

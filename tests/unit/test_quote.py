@@ -66,6 +66,7 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Market:
     return market(spot, NodeOffer(instance_type="g4dn.xlarge", card="T4", most_nodes=9, **AWS), prices=[str(file)])
 
 
+@pytest.mark.lengthy
 def test_a_deadline_is_met_in_enough_runs(consumer: Market) -> None:
     """Nine of ten simulated ones, though cards may turn out to do half of what is modelled."""
     quote = make_quote(Wish(JOB.images, 0.6 * HOUR, runs=10), consumer, JOB)
@@ -88,6 +89,7 @@ def test_more_time_never_costs_more(consumer: Market) -> None:
     assert sum(point.mix.counts == quote.mix.counts for point in quote.curve) == 1
 
 
+@pytest.mark.lengthy
 def test_a_near_miss_is_mended_by_a_node_more() -> None:
     """Where simulated runs of a few nodes pass a deadline now and then, the whole fleet is not the answer."""
     spot = market(home("GeForce-RTX-3090", 20, preemptions_per_hour=0.05, cpus=8, startup_minutes=10))
@@ -97,12 +99,14 @@ def test_a_near_miss_is_mended_by_a_node_more() -> None:
     assert max(nodes) <= 3
 
 
+@pytest.mark.lengthy
 def test_the_same_wish_gets_the_same_quote(consumer: Market) -> None:
     """To the last digit."""
     one, two = (make_quote(Wish(JOB.images, budget=2.0, runs=3), consumer, JOB) for _ in range(2))
     assert quote_document(one) == quote_document(two)
 
 
+@pytest.mark.lengthy
 def test_a_budget_is_kept(consumer: Market) -> None:
     """In nine of ten simulated runs; less money takes longer."""
     rich, poor = (make_quote(Wish(JOB.images, budget=money, runs=10), consumer, JOB) for money in (0.6, 0.4))
@@ -253,6 +257,7 @@ def test_worker_groups_of_kuberay_are_one_for_each_kind(cloud: Market) -> None:
         assert group["labels"]["ray.io/market-type"] in ("spot", "on-demand")
 
 
+@pytest.mark.lengthy
 def test_a_run_is_simulated_as_it_was_predicted(consumer: Market) -> None:
     """A run with seeds and speeds that the quote has not seen ends near its middle."""
     quote = make_quote(Wish(JOB.images, HOUR, runs=10), consumer, JOB)
@@ -275,6 +280,7 @@ def run(*arguments: str) -> tuple[int, str]:
     return result.exit_code, result.output
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("text", ["6", "h", "-3h", "0h", "6 hours"])
 def test_a_deadline_has_a_number_and_a_unit(text: str, tmp_path: Path) -> None:
     """Or is refused with an example."""

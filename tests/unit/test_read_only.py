@@ -32,6 +32,7 @@ def test_what_cannot_be_removed_either_is_one_error(store: LocalStore) -> None:
         store.replace("report.html", b"")
 
 
+@pytest.mark.lengthy
 def test_a_report_says_how_to_write_it_elsewhere(store: LocalStore, tmp_path: Path) -> None:
     """And --out does so."""
     result = CliRunner().invoke(app, ["report", store.root, "--pictures", "0"])

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 import ramcore
-from pipeline.fleet.replica import CardFaultError, Placement, Replica, ReplicaSpec
+from pipeline.cards.placement import Placement
+from pipeline.fleet.replica import CardFaultError, Replica, ReplicaSpec
 from ramcore.errors import BundleError
 
 PLACE = Placement("cpu", 1, 1, 0, "fp32", 8)
@@ -54,6 +55,7 @@ def pixels() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (20, 128, 128, 3), dtype=np.uint8)
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("room", [1, 5, 8])
 def test_memory_that_runs_out_makes_the_micro_batch_smaller(tiny_bundle: Path, pixels: np.ndarray, room: int) -> None:
     """It settles at the largest that fits, and the scores are the same."""
@@ -95,6 +97,7 @@ def test_only_the_asked_range_is_tagged(tiny_bundle: Path, pixels: np.ndarray) -
     )
 
 
+@pytest.mark.lengthy
 def test_a_compiled_model_gets_full_micro_batches(
     tiny_bundle: Path, pixels: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -112,6 +112,7 @@ def test_a_tiny_run_makes_a_sensible_page(store: LocalStore, tiny_bundle: Path, 
         assert "No picture can be shown here. The first: cannot be read now: not_found" in page.text("pictures")
 
 
+@pytest.mark.lengthy
 def test_a_run_of_one_tagged_image_has_its_charts(store: LocalStore) -> None:
     """One attempt of one node is enough for each chart but the distribution over nodes."""
     write_run(store, 1, 1, ONE_TYPE)
@@ -121,6 +122,7 @@ def test_a_run_of_one_tagged_image_has_its_charts(store: LocalStore) -> None:
     assert text.count('<svg class="chart wide"') == text.count('<svg class="chart narrow"') == 7
 
 
+@pytest.mark.lengthy
 def test_the_best_node_type_is_the_first_bar(store: LocalStore) -> None:
     """By rate and by money, which order the types differently; the one without a price has no bar of money."""
     write_run(store, 40_000, 2_000)
@@ -130,6 +132,7 @@ def test_the_best_node_type_is_the_first_bar(store: LocalStore) -> None:
     assert found == dict(zip(TWO_CHARTS, (["a100", "rtx3090-spot", "rtx2080", "t4-spot"], BY_MONEY), strict=True))
 
 
+@pytest.mark.lengthy
 def test_no_price_is_said_and_no_chart_is_empty(store: LocalStore) -> None:
     """Without a price there are seconds and rates, and the reason in place of amounts and of their chart."""
     write_run(store, 100, 10, (Cards("t4", "T4", 1, 10.0),))
@@ -155,6 +158,7 @@ def test_a_run_without_telemetry_says_so(store: LocalStore) -> None:
     assert as_dict(made)["cost"] is None
 
 
+@pytest.mark.lengthy
 def test_an_unfinished_run_says_so(store: LocalStore) -> None:
     """What is missing is counted on top."""
     write_run(store, 50, 5, ONE_TYPE)
@@ -174,6 +178,7 @@ EVIL = st.text(st.characters(exclude_categories=("Cs", "Cc", "Zl", "Zp")), max_s
 
 
 # No shrinking: every example draws a page.
+@pytest.mark.lengthy
 @settings(
     deadline=None,
     max_examples=3,
@@ -209,6 +214,7 @@ def test_cells_do_not_break_a_markdown_table() -> None:
     assert link[2:] == ["| !\\[x\\](http://a/b.png) \\* |", "| \\\\\\| |", "| &amp;lt; |"]
 
 
+@pytest.mark.lengthy
 def test_the_page_needs_nothing_else(store: LocalStore, pictures: list[str]) -> None:
     """No address is loaded, no script runs: pictures are in the page, and nothing else may be loaded."""
     write_run(store, 10, 2, ONE_TYPE, uris=pictures)
@@ -224,6 +230,7 @@ def test_the_page_needs_nothing_else(store: LocalStore, pictures: list[str]) -> 
 # ---- pictures ----
 
 
+@pytest.mark.lengthy
 def test_pictures_that_are_what_was_tagged_are_shown(store: LocalStore, pictures: list[str]) -> None:
     """With alternative text; one that has changed since, and one that is gone, say so."""
     write_run(store, 3, 1, ONE_TYPE, uris=pictures)
@@ -370,6 +377,7 @@ def run_command(*arguments: str) -> str:
     return result.output
 
 
+@pytest.mark.lengthy
 def test_the_command_writes_into_the_run_or_where_it_is_told(store: LocalStore, tmp_path: Path) -> None:
     """HTML into the run by default; --out elsewhere; the others to standard output."""
     write_run(store, 50, 5, ONE_TYPE)

@@ -25,6 +25,7 @@ def kind_of(uri: str, *roots: Path) -> str:
     return caught.value.kind
 
 
+@pytest.mark.lengthy
 def test_reads_stay_below_the_roots(tmp_path: Path) -> None:
     """However a path leads out, it is blocked; whether something is there is not told."""
     touch(tmp_path, "in/a.jpg", "in/sub/b.jpg", "inside/c.jpg", "out/d.jpg")
@@ -143,6 +144,7 @@ _ENDS = st.sampled_from(
 )
 
 
+@pytest.mark.lengthy
 @given(st.data())
 @example(data=None)
 @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -246,6 +246,7 @@ _row = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.lengthy
 @settings(deadline=None, max_examples=150)
 @given(st.lists(_event, max_size=40), st.lists(_row, max_size=8))
 def test_any_stream_balances(events: list[dict[str, Any]], rows: list[dict[str, Any]]) -> None:

@@ -137,6 +137,7 @@ def test_the_stream_is_the_same_with_and_without_workers():
     assert np.array_equal(here[1][0], draw_batch(scene_seeds("train", 4, 4, run=2), 32)[0])
 
 
+@pytest.mark.lengthy
 def test_demo_pictures_show_every_tag():
     """The choice is repeatable and covers the vocabulary."""
     seeds = choose_seeds(40)

@@ -75,6 +75,7 @@ def test_it_agrees_with_the_simulation_of_the_leasing_policy(speeds: list[float]
         assert kind.images == pytest.approx(policy.images[index], rel=0.06, abs=128)
 
 
+@pytest.mark.lengthy
 def test_coarse_chunks_agree_with_real_ones() -> None:
     """A run with a tenth of the chunks ends within two per cent of the same time."""
     kinds = [NodeKind(f"k{i}", 30.0 + 20 * i, microbatch=8, startup_s=120, load_s=20) for i in range(5)]
@@ -136,6 +137,7 @@ def test_the_link_limits() -> None:
     assert run.seconds == pytest.approx(1000, rel=0.05)
 
 
+@pytest.mark.lengthy
 def test_preemptions_cost_what_they_should() -> None:
     """As often as they should, and each as much as it takes to start, to load and to do again what was in hand."""
     assume = CERTAIN.model_copy(update={"load_seconds": 30.0})
@@ -186,6 +188,7 @@ def test_the_plan_says_what_the_simulation_finds(limits: dict[str, float]) -> No
     assert dollars / 2 == pytest.approx(planned.dollars, rel=0.1)
 
 
+@pytest.mark.lengthy
 def test_nodes_that_die_before_they_are_up_end_in_an_error() -> None:
     """Not in a simulation without end."""
     kind = NodeKind("a", 1, load_s=600, preemptions_per_hour=300)

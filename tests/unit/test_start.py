@@ -21,6 +21,7 @@ def test_help_does_not_wait_for_heavy_modules(arguments: list[str]) -> None:
     assert done.stdout.splitlines()[-1] == "heavy: []"
 
 
+@pytest.mark.lengthy
 def test_a_run_is_driven_without_torch() -> None:
     """It takes half a gigabyte and a second; only what decodes and tags needs it."""
     program = "import sys, pipeline.tag\nprint([name for name in ('torch', 'timm', 'ray') if name in sys.modules])"

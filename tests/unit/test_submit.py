@@ -145,6 +145,7 @@ def run(*arguments: str) -> tuple[int, str]:
     return result.exit_code, result.output
 
 
+@pytest.mark.lengthy
 def test_a_command_is_sent_and_its_log_followed(tmp_path: Path) -> None:
     """Words with spaces stay one word; environment and folder go along; the log comes once and whole."""
     (tmp_path / "photos.csv").write_text("uri\n")
@@ -163,6 +164,7 @@ def test_a_command_is_sent_and_its_log_followed(tmp_path: Path) -> None:
     assert said.count("tagged 7 images") == said.count("done") == 1
 
 
+@pytest.mark.lengthy
 def test_a_connection_that_breaks_is_made_again() -> None:
     """Nothing of the log is lost or told twice."""
     with serving(Server(breaks=2)) as server:
@@ -172,6 +174,7 @@ def test_a_connection_that_breaks_is_made_again() -> None:
     assert (end.status, end.code, end.message) == ("SUCCEEDED", 0, "it ended")
 
 
+@pytest.mark.lengthy
 def test_a_job_that_fails_gives_its_exit_code() -> None:
     """3 = the same command goes on."""
     with serving(Server("FAILED")) as server:
@@ -180,6 +183,7 @@ def test_a_job_that_fails_gives_its_exit_code() -> None:
     assert "job raysubmit_1 failed: it ended" in said
 
 
+@pytest.mark.lengthy
 def test_an_interrupt_leaves_the_job_running() -> None:
     """And says how to follow it again."""
     with serving(Server(ends=False)) as server:
@@ -194,6 +198,7 @@ def test_an_interrupt_leaves_the_job_running() -> None:
         assert not server.is_over
 
 
+@pytest.mark.lengthy
 def test_a_job_is_followed_again() -> None:
     """From the beginning of its log; nothing is sent."""
     with serving(Server()) as server:
@@ -220,6 +225,7 @@ def test_a_token_that_is_missing_or_wrong_is_one_line(token: str | None) -> None
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.lengthy
 def test_a_token_is_read_from_a_file(tmp_path: Path) -> None:
     """And sent with every request, those for the log too."""
     (tmp_path / "token").write_text("right\n")

@@ -86,6 +86,7 @@ def test_a_kept_column_has_the_new_value(tmp_path: Path, tiny_bundle: Path, base
     assert json.loads(store.read("plan/plan.json"))["counts"]["duplicates"] == 1
 
 
+@pytest.mark.lengthy
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     old=st.dictionaries(st.sampled_from("abcdefghij"), st.sampled_from(["1", "2", None]), min_size=1),

@@ -66,6 +66,7 @@ def stored(scores: dict[int, float], tags: tuple[str, ...]) -> dict[str, float]:
     return found
 
 
+@pytest.mark.lengthy
 @settings(max_examples=60, deadline=None)
 @given(IMAGES, IMAGES)
 def test_every_figure_is_that_of_a_loop(a: Images, b: Images) -> None:

@@ -48,6 +48,7 @@ def test_a_hanging_call_is_replaced_and_counted() -> None:
     asyncio.run(asyncio.wait_for(check(), 20))
 
 
+@pytest.mark.lengthy
 def test_files_that_hang_hold_up_no_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a mount whose server is away: each such file is a timeout after one attempt, the rest are read."""
     released = threading.Event()

@@ -49,6 +49,7 @@ def _tiny(**changes):
     return TrainConfig(**recipe | changes)
 
 
+@pytest.mark.lengthy
 def test_a_short_training_learns():
     """60 small steps are enough to tell backgrounds apart on held-out scenes; shapes take thousands."""
     config, seen = _tiny(), []
@@ -65,6 +66,7 @@ def test_a_short_training_learns():
     assert seen[-1].step == config.steps
 
 
+@pytest.mark.lengthy
 def test_training_writes_a_working_bundle(tmp_path):
     """The bundle loads, its card has the figures, thresholds are inside (0, 1), an old bundle is kept."""
     config, out = _tiny(steps=3), tmp_path / "bundle"
@@ -77,6 +79,7 @@ def test_training_writes_a_working_bundle(tmp_path):
         train(config, out)
 
 
+@pytest.mark.lengthy
 def test_the_reported_figure_is_that_of_the_written_bundle(tmp_path):
     """What is measured is what is stored: half-precision weights, loaded again."""
     config, out = _tiny(steps=3), tmp_path / "bundle"
@@ -86,6 +89,7 @@ def test_the_reported_figure_is_that_of_the_written_bundle(tmp_path):
     assert mean_average_precision(np.asarray(scores), targets).mean == pytest.approx(report.test.mean, abs=1e-4)
 
 
+@pytest.mark.lengthy
 def test_stops_when_time_is_up():
     """`minutes` ends a training whose steps would take longer."""
     seen = []
@@ -111,6 +115,7 @@ def test_descriptions_of_a_tag_differ_and_shared_words_show():
     assert likeness.max() < 0.99
 
 
+@pytest.mark.lengthy
 def test_command_line_trains(tmp_path, monkeypatch):
     """`ramfleet train` passes its options on and prints where the card is."""
     monkeypatch.setattr("ramcore.fit.TrainConfig", lambda **changes: _tiny(**changes))
@@ -134,6 +139,7 @@ def test_demo_bundle_is_small_and_says_what_it_is():
     assert "never seen a photograph" in card
 
 
+@pytest.mark.lengthy
 def test_demo_bundle_recognises_fresh_scenes():
     """mAP of at least 0.85 on scenes that no training, calibration or measurement used."""
     images, targets = draw_batch(scene_seeds("validation", 200, start=1 << 24), 96)

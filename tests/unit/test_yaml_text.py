@@ -17,6 +17,7 @@ def test_aliases_and_merged_keys_are_read() -> None:
     assert read_yaml("") is None
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize(
     ("text", "said"),
     [
