@@ -29,6 +29,7 @@ def make_tar(path: Path, files: dict[str, bytes], form: int = tarfile.GNU_FORMAT
     return path
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
 def test_members_become_rows_and_are_read_by_range(tmp_path: Path, form: int) -> None:
     """Every image of a tar, whatever its name and the tar's format; other members are passed over."""
@@ -94,6 +95,7 @@ def test_tars_that_cannot_be_indexed(tmp_path: Path) -> None:
     assert_refused(tmp_path / "empty.tar", "empty.tar", "no uncompressed tar")
 
 
+@pytest.mark.lengthy
 def test_images_in_parquet(tmp_path: Path) -> None:
     """Columns bytes, image_bytes and {bytes, path} are the images; ids are those of the file, or the rows' numbers."""
     data = [bytes([number]) * 100 for number in range(20)]
@@ -111,6 +113,7 @@ def test_images_in_parquet(tmp_path: Path) -> None:
     assert [key for key, _ in read(tmp_path / "n.parquet", batch_rows=7)] == [f"row:{number}" for number in range(20)]
 
 
+@pytest.mark.lengthy
 def test_several_parquet_files_of_images(tmp_path: Path) -> None:
     """A glob of them is one input; rows without an id are told apart by the file's name."""
     for name in ("b", "a"):
@@ -144,6 +147,7 @@ def test_cells_without_bytes(tmp_path: Path) -> None:
     assert [error.kind for error in kinds if error] == ["empty", "blocked_path"]
 
 
+@pytest.mark.lengthy
 def test_cells_that_are_not_there(tmp_path: Path) -> None:
     """Another row group, row or column, a damaged file, a file that is none."""
     pq.write_table(pa.table({"bytes": [b"x"], "n": [1]}), tmp_path / "m.parquet")
@@ -172,6 +176,7 @@ def test_member_uris_are_read_as_they_were_written(name: str, offset: int, size:
         assert (member.offset, member.size, member.name) == (offset, size, name)
 
 
+@pytest.mark.lengthy
 @given(st.binary(max_size=4096), st.integers(0, 3000), st.integers(0, 255))
 @example(b"", 124, ord("-"))
 @settings(suppress_health_check=[HealthCheck.too_slow], deadline=None, max_examples=300)

@@ -22,6 +22,7 @@ def test_the_baseline_computes_the_same_numbers(tiny_model: RamPlus) -> None:
     assert goldens.largest_difference(logits, golden["logits"]) <= 5e-5
 
 
+@pytest.mark.lengthy
 @torch.inference_mode()
 def test_the_baseline_has_the_same_operations(tiny_model: RamPlus) -> None:
     """As many as are counted for the model, but for the sum of descriptions, which it does without a matrix product."""

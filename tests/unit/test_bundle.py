@@ -118,6 +118,7 @@ def test_parameters_are_counted_without_reading_them(kind, request):
     assert stored_parameters(bundle) == sum(count_parameters(read_config(bundle)).values())
 
 
+@pytest.mark.lengthy
 def test_the_load_of_a_bundle_is_known_without_torch(tiny_bundle):
     """The driver must not wait for the import of PyTorch's model libraries."""
     program = f"import sys; from pipeline.cards.sizing import model_load; model_load({str(tiny_bundle)!r}, '')"

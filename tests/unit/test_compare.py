@@ -191,6 +191,7 @@ def test_what_only_a_page_said_is_said_everywhere(tmp_path: Path) -> None:
 NASTY = "<img src=x onerror=alert(1)>"
 
 
+@pytest.mark.lengthy
 def test_the_page_shows_tables_pictures_and_names_as_text(tmp_path: Path) -> None:
     """With the picture of an image that changed; markup in a tag is text."""
     picture = tmp_path / "picture.png"

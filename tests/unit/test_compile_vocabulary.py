@@ -189,6 +189,7 @@ def _config(counts):
     return ModelConfig(**(vars(goldens.tiny_config()) | {"num_tags": len(counts), "descriptions_per_tag": counts}))
 
 
+@pytest.mark.lengthy
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.integers(1, 6), min_size=1, max_size=12), st.integers(1, 3))
 def test_reweighting_is_a_softmax_over_each_tags_own_descriptions(counts, batch):
@@ -241,6 +242,7 @@ def test_any_names_read_back(tmp_path_factory, names):
     assert read_names(path) == names
 
 
+@pytest.mark.lengthy
 @given(st.dictionaries(name, st.tuples(name, name)))
 def test_any_options_parse(merges):
     """Old and new names may hold blanks and quotes."""
@@ -275,6 +277,7 @@ def test_broken_lists_name_their_line(tmp_path, text, message):
         read_thresholds(path)
 
 
+@pytest.mark.lengthy
 def test_command_makes_the_bundle_and_lists_the_changes(tiny_bundle, tiny_clip, tmp_path, monkeypatch):
     """`model vocabulary` with all its options."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))

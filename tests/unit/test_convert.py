@@ -42,6 +42,7 @@ def _rename(state, old, new):
         state[key.replace(old, new)] = state.pop(key)
 
 
+@pytest.mark.lengthy
 def test_converted_checkpoint_gives_the_reference_logits(tiny_bundle, tiny_golden):
     """Checkpoint with released names, buffers and leftovers → bundle → the reference's logits and tags."""
     tagger = ramcore.load(tiny_bundle, device="cpu")
@@ -51,6 +52,7 @@ def test_converted_checkpoint_gives_the_reference_logits(tiny_bundle, tiny_golde
         assert list(tagger.tag(goldens.as_picture(tiny_golden[f"image{n}"])).tag_ids) == list(tiny_golden[f"tags{n}"])
 
 
+@pytest.mark.lengthy
 def test_released_key_list_is_the_released_preset():
     """All 402 keys and shapes of a released RAM++ map onto our full model, none is left over."""
     meta = {key: torch.empty(shape, device="meta") for key, shape in goldens.released_shapes().items()}
@@ -60,6 +62,7 @@ def test_released_key_list_is_the_released_preset():
     assert describe_mismatch(expected_shapes(config), shapes) == ""
 
 
+@pytest.mark.lengthy
 def test_bare_state_dict_converts(tiny_release, tmp_path, convert):
     """A file that is the state dict itself is as good as one that has it under "model"."""
     bare = tmp_path / "bare.pth"
@@ -68,6 +71,7 @@ def test_bare_state_dict_converts(tiny_release, tmp_path, convert):
     assert config == goldens.tiny_config()
 
 
+@pytest.mark.lengthy
 def test_file_of_old_torch_converts(tiny_release, tmp_path):
     """torch.save's format before 1.6 is read, too."""
     old = tmp_path / "old.pth"
@@ -76,6 +80,7 @@ def test_file_of_old_torch_converts(tiny_release, tmp_path):
     assert config == goldens.tiny_config()
 
 
+@pytest.mark.lengthy
 def test_old_name_of_the_head_is_translated(convert):
     """vision_multi is tagging_head, wherever it stands in a key."""
     assert convert(lambda state: _rename(state, "tagging_head", "vision_multi")) == goldens.tiny_config()
@@ -216,6 +221,7 @@ def test_damaged_checkpoint_is_refused(tiny_release, tmp_path):
         convert_checkpoint("ram_plus", path, tiny_release.tags, tmp_path / "out")
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
 @settings(max_examples=100, deadline=None)
 @given(changes=st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), min_size=1, max_size=8))

@@ -130,6 +130,7 @@ def test_list_of_another_length_is_refused_for_ram(tiny_ram_release, tmp_path):
         convert_checkpoint("ram", tiny_ram_release.checkpoint, tmp_path / "tags.txt", tmp_path / "out")
 
 
+@pytest.mark.lengthy
 def test_tag2text_needs_its_tokenizer(tiny_tag2text_release, tmp_path):
     """Without the vocab.txt, or with another one, nothing is written."""
     files = tiny_tag2text_release
@@ -156,6 +157,7 @@ def test_tokenizer_belongs_to_the_bundle_and_its_hash(tiny_tag2text_bundle, tmp_
         ramcore.load(copy, device="cpu")
 
 
+@pytest.mark.lengthy
 def test_tag2text_rules_follow_the_tag_names(tiny_tag2text_release, tmp_path):
     """Only a list that has the released names at the released places gets the released exceptions."""
     out = tmp_path / "out"

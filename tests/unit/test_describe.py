@@ -21,6 +21,7 @@ def test_work_per_image_of_the_released_model():
     assert flops["tagging_head"] / 1e9 == pytest.approx(112.7, rel=1e-3)
 
 
+@pytest.mark.lengthy
 def test_parameters_of_the_released_model_by_part():
     """Swin-L and label_embed are nearly all of RAM++."""
     parameters = count_parameters(ram_plus_preset())
@@ -48,6 +49,7 @@ def test_work_of_the_other_released_models():
     assert caption_flops(tag2text_preset()) / 1e9 == pytest.approx(50, rel=0.2)
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("kind", ["ram", "tag2text"])
 def test_show_describes_every_kind(kind, request):
     """Sizes, work, memory and tags that never fire come for all kinds of bundles."""

@@ -372,6 +372,7 @@ def demo_client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient
         yield TestClient(make_app(browser), base_url="http://127.0.0.1:8000")
 
 
+@pytest.mark.lengthy
 def test_a_picture_is_tagged_as_the_run_would(demo_client: TestClient) -> None:
     """Scores are the model's, thresholds the run's, and neighbours have a tag of it."""
     data = (PICTURES / "scene_05.jpg").read_bytes()

@@ -30,6 +30,7 @@ def test_paths_and_file_uris_give_the_bytes(tmp_path: Path) -> None:
     assert fetch(path.as_uri(), FetchConfig()) == b"bytes"
 
 
+@pytest.mark.lengthy
 def test_what_is_not_there_is_not_found(tmp_path: Path) -> None:
     """A missing file, a folder, a path through a file, an empty uri, impossible names."""
     (tmp_path / "file").write_bytes(b"x")
@@ -45,6 +46,7 @@ def test_a_larger_file_is_not_read(tmp_path: Path) -> None:
     assert kind_of(str(path)) == "too_large"
 
 
+@pytest.mark.lengthy
 def test_what_is_no_regular_file_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A pipe without a writer, a socket and an endless device are rejects at once."""
     os.mkfifo(tmp_path / "pipe.jpg")

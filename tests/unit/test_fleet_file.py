@@ -28,6 +28,7 @@ OFFERS = st.builds(
 )
 
 
+@pytest.mark.lengthy
 @given(st.lists(OFFERS, min_size=1, max_size=4, unique_by=lambda offer: offer.label))
 def test_what_is_written_reads_back(offers: list[NodeOffer]) -> None:
     """Any fleet, with its assumptions."""

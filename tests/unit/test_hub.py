@@ -261,6 +261,7 @@ def test_list_with_another_checksum_is_refused(server, release, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.lengthy
 def test_lists_at_hand_are_used_and_checked(server, release, tmp_path, tiny_tag2text_release):
     """With --lists nothing but the weights is fetched, and missing files are named."""
     folder = tiny_tag2text_release.tags.parent

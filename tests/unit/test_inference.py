@@ -44,6 +44,7 @@ def test_without_onednn_weights_are_shared_and_results_are_the_same(monkeypatch:
     assert torch.equal(fixed(x), linear(x))
 
 
+@pytest.mark.lengthy
 @settings(deadline=None, max_examples=15)
 @given(
     window=st.integers(2, 4),
@@ -91,6 +92,7 @@ def test_the_model_itself_stays_as_it_is(tiny_model: TagModel) -> None:
     assert fast.label_embed.data_ptr() == tiny_model.label_embed.data_ptr()
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("kind", ["ram_plus", "ram", "tag2text"])
 def test_all_kinds_keep_their_logits(kind: str) -> None:
     """Within a few units of the last place, and so within the bound to the reference."""

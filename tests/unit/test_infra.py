@@ -145,6 +145,7 @@ def test_labels_in_the_files_are_those_that_runs_read() -> None:
         assert labels.keys() <= READ_LABELS
 
 
+@pytest.mark.lengthy
 def test_no_other_code_spells_the_labels() -> None:
     """They have one home; strings elsewhere are documentation."""
     ours = READ_LABELS - {ACCELERATOR_LABEL}

@@ -46,6 +46,7 @@ def test_json_is_sorted_by_score(tiny_bundle, picture):
     assert scores == sorted(scores, reverse=True)
 
 
+@pytest.mark.lengthy
 def test_bytes_that_a_run_would_store_are_shown(tiny_bundle, picture):
     """Eight for each score that is over the tag's floor."""
     (seen,) = json.loads(_look(picture, "--model", tiny_bundle, "--json").stdout)
@@ -56,6 +57,7 @@ def test_bytes_that_a_run_would_store_are_shown(tiny_bundle, picture):
     assert f"a run would store {expected} bytes" in _look(picture, "--model", tiny_bundle).stdout
 
 
+@pytest.mark.lengthy
 def test_broken_pictures_get_a_line_each_and_exit_2(tiny_bundle, picture, tmp_path):
     """The good picture is still shown."""
     (tmp_path / "page.jpg").write_text("<html>")
@@ -107,6 +109,7 @@ def test_options_that_do_not_fit_are_exit_2(tiny_bundle, picture, arguments, mes
     assert message in result.output
 
 
+@pytest.mark.lengthy
 def test_demo_bundle_is_said_to_be_one(tiny_bundle, picture, tmp_path):
     """A warning goes to standard error, so that JSON stays JSON."""
     import shutil

@@ -19,6 +19,7 @@ def test_ties_keep_the_given_order():
     assert average_precision(scores, [0, 0, 0, 1]) == 0.25
 
 
+@pytest.mark.lengthy
 def test_agrees_with_scikit_learn_without_ties():
     """The same figure as the usual non-interpolated average precision."""
     sklearn_metrics = pytest.importorskip("sklearn.metrics")

@@ -37,6 +37,7 @@ def _pixels(tagger):
 text = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).map(str.strip).filter(bool)
 
 
+@pytest.mark.lengthy
 @given(st.dictionaries(text, st.lists(text, min_size=1, max_size=4), min_size=1, max_size=5))
 def test_descriptions_read_back_as_written(tmp_path_factory, descriptions):
     """Any names and texts survive the reference's JSON format, in order."""
@@ -180,6 +181,7 @@ def test_ram_plus_tags_by_descriptions_of_different_counts(tiny_bundle, tower):
         torch.testing.assert_close(scores[:, [tag]], alone, rtol=0, atol=1e-6)
 
 
+@pytest.mark.lengthy
 def test_ram_averages_the_texts_of_a_tag(tiny_ram_bundle, tower):
     """RAM's embedding is the mean of unit vectors at unit length."""
     tagger = open_set_tagger(ramcore.load(tiny_ram_bundle, device="cpu"), DESCRIPTIONS, tower)

@@ -28,6 +28,7 @@ def bundle(kind, request):
     return request.getfixturevalue("tiny_bundle" if kind == "ram_plus" else f"tiny_{kind}_bundle")
 
 
+@pytest.mark.lengthy
 def test_fp32_of_every_kind_is_within_its_bound(bundle):
     """All released kinds in fp32 are within 5e-5 of float64 and decide alike."""
     tagger = _load(bundle)
@@ -37,6 +38,7 @@ def test_fp32_of_every_kind_is_within_its_bound(bundle):
     assert (result.flips, result.decisions, result.f1) == (0, 80, 1.0)
 
 
+@pytest.mark.lengthy
 def test_referee_is_the_reference_in_float64(kind, bundle):
     """Our float64 logits are those that the reference computed in float64, so the referee is no float32 in disguise."""
     golden = goldens.load_golden(f"tiny_{kind}")
@@ -101,6 +103,7 @@ def test_wrong_arguments_are_refused(tiny_ram_bundle, backends, pictures, messag
         check_parity(_load(tiny_ram_bundle), backends, builtin_pixels(128)[:pictures])
 
 
+@pytest.mark.lengthy
 def test_command_prints_json(tiny_ram_bundle, tmp_path):
     """`model check --json` on a given picture exits 0 within the bounds."""
     path = tmp_path / "picture.png"
@@ -137,6 +140,7 @@ def test_card_is_within_its_bounds(tiny_bundle):
     assert [result.backend for result in results if not result.within_bound] == []
 
 
+@pytest.mark.lengthy
 def test_damaged_weights_do_not_pass_as_nothing(tiny_ram_bundle, tmp_path):
     """Weights that overflow fp32 in the model give no passing verdict."""
     import shutil

@@ -68,6 +68,7 @@ def test_auto_beyond_the_bound_becomes_fp32(check: Any) -> None:
     assert "the run takes fp32" in said
 
 
+@pytest.mark.lengthy
 def test_fp32_is_not_measured(check: Any) -> None:
     """It costs nothing where it is not needed."""
     assert check(False, "fp32") == ("fp32", "", None)

@@ -70,6 +70,7 @@ def parse(quote: dict[str, Any]) -> SavedQuote:
     return parse_quote(json.dumps(quote).encode(), "quote=q.json")
 
 
+@pytest.mark.lengthy
 def test_a_quote_of_the_same_nodes_agrees(store: LocalStore, tmp_path: Path) -> None:
     """Every kind is found again, with the rate that it was quoted with; time and cost are near."""
     found = held_against(store, quote_of(tmp_path))
@@ -114,12 +115,14 @@ def page_of(store: LocalStore, quote: dict[str, Any], images: int = IMAGES) -> s
     return render(make_report(FinishedRun(store), Options(pictures=0, quote=parse(quote | {"images": images}))))
 
 
+@pytest.mark.lengthy
 def test_other_currency_compares_no_money(store: LocalStore, tmp_path: Path) -> None:
     """Nothing is converted."""
     found = held_against(store, quote_of(tmp_path) | {"currency": "EUR"})
     assert [figure.name for figure in found.figures] == ["time", "images/s"]
 
 
+@pytest.mark.lengthy
 def test_kinds_are_told_by_name_and_else_by_card(store: LocalStore, tmp_path: Path) -> None:
     """A name that the cluster does not know is found by its card; a card that was quoted twice is not guessed."""
     quote = quote_of(tmp_path)
@@ -182,6 +185,7 @@ def test_a_file_that_is_no_quote_stops_the_job_before_it_begins(tmp_path: Path) 
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.lengthy
 def test_finalize_writes_the_report_it_is_told_to(tmp_path: Path, tiny_bundle: Path) -> None:
     """With the run's own figures; without being told to, a page of an older state does not stay."""
     store = LocalStore(tmp_path / "run")

@@ -80,6 +80,7 @@ def test_a_deadline_is_met_in_enough_runs(consumer: Market) -> None:
     assert sum(line.images for line in quote.lines) == pytest.approx(JOB.images)
 
 
+@pytest.mark.lengthy
 def test_more_time_never_costs_more(consumer: Market) -> None:
     """The curve falls, the chosen mix is on it, and nothing on it is beaten in both by another."""
     quote = make_quote(Wish(JOB.images, 0.6 * HOUR, runs=2), consumer, JOB)
@@ -202,6 +203,7 @@ def test_the_emitted_fleet_is_quoted_as_this_mix(cloud: Market) -> None:
     assert second.mix.dollars == pytest.approx(quote.mix.dollars, rel=1e-3)
 
 
+@pytest.mark.lengthy
 def test_a_prediction_for_given_nodes_is_that_of_the_quote_for_them(consumer: Market) -> None:
     """Nothing is chosen, the same is simulated."""
     quote = make_quote(Wish(JOB.images, HOUR, runs=4), consumer, JOB)

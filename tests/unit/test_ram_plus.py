@@ -43,6 +43,7 @@ def test_intermediate_results_equal_the_reference(tiny_model, tiny_golden):
     assert largest_difference(tiny_model.tagging_hidden(embeds), tiny_golden["tagging_hidden"]) <= 2e-5
 
 
+@pytest.mark.lengthy
 @torch.inference_mode()
 @pytest.mark.parametrize("name", ["tiny_ram_plus", "tiny_ram_plus_openset"])
 def test_logits_and_tags_equal_the_reference(name):

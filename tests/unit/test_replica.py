@@ -69,12 +69,14 @@ def test_memory_that_runs_out_makes_the_micro_batch_smaller(tiny_bundle: Path, p
     assert max(limited._tagger.runs) == room
 
 
+@pytest.mark.lengthy
 def test_no_memory_for_a_single_image_is_an_error(tiny_bundle: Path) -> None:
     """There is nothing smaller to try."""
     with pytest.raises(torch.OutOfMemoryError):
         replica(tiny_bundle, lambda tagger: Limited(tagger, 0))
 
 
+@pytest.mark.lengthy
 def test_a_device_without_finite_scores_is_refused_at_the_start(tiny_bundle: Path) -> None:
     """Before it gets any work; dtype and device are named."""
     with pytest.raises(CardFaultError, match="not finite in fp32 on this cpu"):
@@ -87,6 +89,7 @@ def test_another_bundle_than_planned_is_refused(tiny_bundle: Path) -> None:
         Replica(ReplicaSpec(str(tiny_bundle), "0" * 64, 0.0, 0), PLACE, lambda images: None)
 
 
+@pytest.mark.lengthy
 def test_only_the_asked_range_is_tagged(tiny_bundle: Path, pixels: np.ndarray) -> None:
     """Positions of the whole chunk, of which a lease is a part."""
     worker = replica(tiny_bundle, Limited)
@@ -113,6 +116,7 @@ def test_a_compiled_model_gets_full_micro_batches(
     np.testing.assert_allclose(found.selection.scores, plain.selection.scores, atol=1e-5)
 
 
+@pytest.mark.lengthy
 def test_memory_that_runs_out_of_a_filled_micro_batch_halves_it(
     tiny_bundle: Path, pixels: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -124,6 +128,7 @@ def test_memory_that_runs_out_of_a_filled_micro_batch_halves_it(
     assert worker._tagger.runs[-2:] == [8, 4]
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize(("device", "expected"), [("cpu", [8, "used", 8, "used", 4, "used"]),
                                                    ("cuda", [8, 8, "used", 4, "used", "used"])])  # fmt: skip
 def test_only_a_card_works_ahead(

@@ -90,6 +90,7 @@ def page_of(store: LocalStore, options: Options = NO_PICTURES) -> Page:
 # ---- next to nothing in it ----
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("images", [1, 3])
 @pytest.mark.parametrize("rejected", [False, True])
 def test_a_tiny_run_makes_a_sensible_page(store: LocalStore, tiny_bundle: Path, images: int, rejected: bool) -> None:
@@ -260,6 +261,7 @@ def silent_server() -> Iterator[int]:
         yield server.getsockname()[1]
 
 
+@pytest.mark.lengthy
 def test_a_server_that_says_nothing_is_given_up(store: LocalStore, silent_server: int) -> None:
     """All pictures together have their time, and each says that it ran out; an inner address needs permission."""
     write_run(store, 2, 1, ONE_TYPE)
@@ -293,6 +295,7 @@ def report_of(store: LocalStore) -> Report:
     return make_report(FinishedRun(store), NO_PICTURES)
 
 
+@pytest.mark.lengthy
 def test_cards_that_are_busy_are_the_bottleneck(store: LocalStore) -> None:
     """With nothing else over a tenth of the time, the model is named; the better card is money, not a bottleneck."""
     fleet = (Cards("cheap", "T4", 1, 20.0, Decimal("0.1")), Cards("dear", "A100", 1, 20.0, Decimal("1.0")))
@@ -410,6 +413,7 @@ def test_bad_arguments_are_refused(store: LocalStore, tmp_path: Path) -> None:
         run_command("report", store.root, "--md", "--out", str(tmp_path / "no" / "r.md"))
 
 
+@pytest.mark.lengthy
 def test_marks_are_put_together_where_they_would_overlap(store: LocalStore) -> None:
     """Hundreds of nodes that join at once are one mark with their number."""
     fleet = (Cards("t4", "T4", 300, 10.0, Decimal("0.1")),)

@@ -174,6 +174,7 @@ def _node_in_session(
     return node, at, joined
 
 
+@pytest.mark.lengthy
 @settings(deadline=None)
 @given(runs())
 def test_what_was_injected_is_found(built: tuple[Run, dict[str, int]]) -> None:

@@ -128,6 +128,7 @@ def test_splits_share_no_seed():
     assert len({seeds[0] for seeds in others}) == len(others)
 
 
+@pytest.mark.lengthy
 def test_the_stream_is_the_same_with_and_without_workers():
     """Drawing ahead in another process changes nothing and keeps the order."""
     here = list(stream_batches(4, 3, 32, 4, run=2, workers=0))

@@ -104,6 +104,7 @@ def test_minutes_of_starting_may_be_free() -> None:
     assert run.kinds[0].seconds["start"] == 0
 
 
+@pytest.mark.lengthy
 def test_stragglers_cost_what_they_should() -> None:
     """A tenth of the pieces taking six times as long is half as much again."""
     slow = CERTAIN.model_copy(update={"straggler_share": 0.1, "straggler_factor": 6.0})

@@ -8,6 +8,7 @@ import pytest
 HEAVY = ("torch", "ray", "pyarrow", "pandas", "matplotlib", "numpy", "timm")
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("arguments", [["--help"], ["tag", "--help"], ["status", "--help"], ["--version"]])
 def test_help_does_not_wait_for_heavy_modules(arguments: list[str]) -> None:
     """They take seconds; a command imports them when it begins to work."""

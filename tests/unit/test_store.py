@@ -19,6 +19,7 @@ def test_the_first_create_wins(tmp_path: Path) -> None:
     assert store.read("chunks/a") == b"one"
 
 
+@pytest.mark.lengthy
 def test_sixteen_writers_race_and_one_wins(tmp_path: Path) -> None:
     """Of many creates of one name at once exactly one succeeds, and its bytes stay."""
     store = LocalStore(tmp_path)

@@ -121,6 +121,7 @@ def test_captions_of_a_batch_are_those_of_single_images(model, captions, tokeniz
     assert ids == [captions[f"pred_img{n}_ids"].tolist() for n in (1, 0, 1)]
 
 
+@pytest.mark.lengthy
 def test_images_that_end_at_different_times_do_not_disturb_each_other(captions, golden, tokenizer):
     """In a batch with early and late ends every image gets its own caption."""
     bias = goldens.synth_state(goldens.tiny_config(kind="tag2text"))["text_decoder.cls.predictions.bias"]
@@ -183,6 +184,7 @@ def test_prompt_that_leaves_no_room_is_refused():
         beam_search(lambda *_: None, torch.zeros(1, 4, dtype=torch.int64), 3, BeamRules(min_length=1, max_length=4))
 
 
+@pytest.mark.lengthy
 def test_released_preset_has_the_released_number_of_parameters():
     """Tag2Text Swin-B has 372,007,193 parameters, tied ones counted once."""
     shapes = expected_shapes(tag2text_preset())

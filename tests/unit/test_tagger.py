@@ -81,6 +81,7 @@ def test_file_that_is_no_picture_raises_image_error(tagger):
         tagger.tag(b"not a picture")
 
 
+@pytest.mark.lengthy
 def test_overflow_in_fp16_is_computed_again_in_bf16(tiny_model, tiny_bundle, picture):
     """Logits beyond fp16's range come out finite and right."""
     state = {key: value.half() if value.ndim else value for key, value in tiny_model.state_dict().items()}
