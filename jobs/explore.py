@@ -102,6 +102,7 @@ def _default_index(name: str, run: "FinishedRun", folder: Path) -> str:
     """The run's folder if an index lies in it or can be made there, else a file of the cache."""
     from pipeline.explore.cache import writing
     from pipeline.index.kinds import KINDS, default_out
+    from pipeline.index.ledger import FORMAT_VERSION
 
     if "://" not in name:
         if any((Path(name) / f"index.{kind}").exists() for kind in KINDS if kind != "sqlite"):
@@ -109,8 +110,9 @@ def _default_index(name: str, run: "FinishedRun", folder: Path) -> str:
         own = default_out(name, "sqlite")
         if Path(own).exists() or os.access(name, os.W_OK):
             return own
-    # By its plan too: another run may come to the same place.
-    known = hashlib.sha256(f"{run.root}\0{run.document['plan_hash']}".encode()).hexdigest()
+    # By its plan too: another run may come to the same place, and the file may be of another version of ramfleet.
+    about = (run.root, run.document["plan_hash"], str(FORMAT_VERSION))
+    known = hashlib.sha256("\0".join(about).encode()).hexdigest()
     with writing(folder):
         return str(folder / f"index-{known[:16]}.sqlite")
 

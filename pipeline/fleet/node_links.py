@@ -41,12 +41,10 @@ class NodeLinks:
 
 
 async def _until_closed(node: Mapping[str, Any]) -> None:
-    connection = await connect(node)
-    if connection is None:
-        return
-    reader, writer = connection
-    try:
-        with suppress(OSError):
-            await reader.read()
-    finally:
-        writer.close()
+    with suppress(OSError):  # reset, or no file could be opened: `unreachable` says what that means
+        connection = await connect(node)
+        if connection is not None:
+            try:
+                await connection[0].read()
+            finally:
+                connection[1].close()

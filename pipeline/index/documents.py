@@ -65,7 +65,7 @@ class Documents:
         ]
 
     def take(self, places: NDArray[np.int64]) -> "Documents":
-        """These documents only, in this order."""
+        """These documents only. places: ascending, each once."""
         if len(places) == len(self):
             return self
         counts = self.counts[places]

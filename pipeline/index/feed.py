@@ -226,5 +226,5 @@ def check_format(held: dict[str, Any]) -> None:
     if held["format_version"] != FORMAT_VERSION:
         raise InputError(
             f"the index has format_version {held['format_version']}, not {FORMAT_VERSION}: use the version of "
-            "ramfleet that made it, or make a new one"
+            "ramfleet that made it, or delete the index and make it anew"
         )

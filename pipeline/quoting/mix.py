@@ -5,7 +5,8 @@ unknowns. It becomes linear, and stays exact, by writing numbers of nodes in bin
 duration, w = z·T is what w ≤ z·U, w ≤ T, w ≥ T + (z − 1)·U and w ≥ 0 say, for any T up to U (McCormick, 1976).
 
 What the solver calls optimal may be a little off, the more so the larger U is; some programs it solves wrongly. So each
-answer is tried to be bettered with the closer U that follows from it.
+answer is tried to be bettered with the closer U that follows from it. Nodes that are taken in any case (`least`) count
+from their lead_s and unpaid_s on even if the run ends before, so that next to such nodes a mix may not be the best.
 """
 
 import math
@@ -35,7 +36,7 @@ class NodePlan:
     """What one node is expected to do and to cost, preemptions included.
 
     images_per_s: of its cards, supply_per_s: what its CPUs decode, both from lead_s on; dollars_per_s: from unpaid_s
-    on, and for tail_s behind the work. least, most: how many of them.
+    on, and for tail_s behind the work, which is the same for all kinds. least, most: how many of them.
     """
 
     name: str
@@ -91,7 +92,7 @@ def cheapest(plans: Sequence[NodePlan], images: int, within_s: float = LONGEST_S
     best = _solved(plans, images, within_s, None)
     while best is not None and _affordable_s(plans, best.dollars) < within_s:
         within_s = _affordable_s(plans, best.dollars)
-        found = _solved(plans, images, within_s, None)
+        found = _better(plans, images, within_s, None)
         if found is None or found.dollars >= best.dollars:
             break
         best = found
@@ -103,7 +104,7 @@ def fastest(plans: Sequence[NodePlan], images: int, budget: float, within_s: flo
     best = cheapest(plans, images, within_s)
     if best is None or best.dollars > budget:
         return None
-    while (found := _solved(plans, images, best.seconds, budget)) is not None and found.seconds < best.seconds:
+    while (found := _better(plans, images, best.seconds, budget)) is not None and found.seconds < best.seconds:
         best = found
     return best
 
@@ -202,8 +203,16 @@ def _solved(plans: Sequence[NodePlan], images: int, within_s: float, budget: flo
     return evaluate(plans, [plan.least + more for plan, more in zip(plans, extra, strict=True)], images)
 
 
+def _better(plans: Sequence[NodePlan], images: int, within_s: float, budget: float | None) -> Mix | None:
+    """As `_solved`, where there is an answer already: one that cannot be bettered in time stays."""
+    try:
+        return _solved(plans, images, within_s, budget)
+    except SolverError:
+        return None
+
+
 def _longest(plans: Sequence[NodePlan], images: int) -> float:
-    """No mix takes longer than the slowest node alone: the horizon, so that T is not a tiny part of it."""
+    """The slowest node alone. No mix of nodes that each could do it takes longer; T is no tiny part of the horizon."""
     alone = [evaluate(plans, [int(i == j) for j in range(len(plans))], images).seconds for i in range(len(plans))]
     return max((seconds for seconds in alone if math.isfinite(seconds)), default=LONGEST_S)
 

@@ -13,6 +13,7 @@ from collection import TAGS, Collection, collection, drawn_queries, write_names
 from indexes import LOCAL_KINDS, Asked, needs_package
 from numpy.typing import NDArray
 
+from pipeline.index import blocks
 from pipeline.index.backend import Reader
 from pipeline.index.documents import Documents
 from pipeline.index.feed import feed
@@ -30,6 +31,8 @@ DEEP_EVERY = 10
 """Every so many queries, a page from further down is compared too."""
 _UNITS = 4
 _SHOWN = 5
+_BLOCK_BITS = 13
+"""SQLite's postings: so that the images lie in seven blocks."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,7 @@ def _run(made: Collection, documents: list[Documents], plan_hash: str, base_hash
 def disagreements(kind: str, out: str, folder: Path, asked: list[Asked]) -> list[str]:
     """Feed an index with an earlier run and then with the collection, and say where its answers differ."""
     made = collection(IMAGES)
+    blocks.BLOCK_BITS, blocks.BLOCK_DOCS = _BLOCK_BITS, 1 << _BLOCK_BITS
     units = [made.documents.take(places) for places in np.array_split(np.arange(IMAGES), _UNITS)]
     runs = [_run(made, [made.before()], "before", None), _run(made, units, "now", "before")]
     for run in runs:

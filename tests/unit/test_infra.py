@@ -95,7 +95,7 @@ def test_clusters_and_jobs_have_the_fields_of_kuberay(path: Path) -> None:
         (("kind",), "RayJob", "'entrypoint' is a required property"),
     ],
 )
-def test_what_kuberay_would_refuse_is_noticed(keys: tuple[Any, ...], value: Any, said: str) -> None:
+def test_other_fields_and_types_are_noticed(keys: tuple[Any, ...], value: Any, said: str) -> None:
     """Unknown fields, numbers for texts, another kind."""
     manifest = yaml.safe_load((INFRA / "kuberay/raycluster.yaml").read_text())
     place = manifest

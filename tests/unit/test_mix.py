@@ -2,11 +2,14 @@
 
 import itertools
 import math
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from pipeline.quoting import mix
 from pipeline.quoting.mix import Mix, NodePlan, cheapest, evaluate, everything, fastest
 
 IMAGES = 100_000
@@ -140,3 +143,28 @@ def test_two_hundred_nodes_of_nineteen_kinds() -> None:
     assert found is not None
     assert found.seconds <= 3 * least
     assert found.dollars < everything(kinds, 10_000_000).dollars
+
+
+def test_an_answer_that_cannot_be_bettered_in_time_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only where there is none at all is it an error."""
+    kinds = [plan(101, 0.0625, 2, lead_s=1.0), plan(1, 1.0, 1)]
+    solve, answered = mix.milp, [0]
+
+    def slow_from(call: int) -> Callable[..., Any]:
+        def milp(*arguments: Any, **options: Any) -> Any:
+            answered[0] += 1
+            result = solve(*arguments, **options)
+            if answered[0] >= call:
+                result.status = 1  # the time limit was reached
+            return result
+
+        return milp
+
+    monkeypatch.setattr(mix, "milp", slow_from(2))
+    found = cheapest(kinds, IMAGES, 1e8)
+    assert found is not None
+    assert found == evaluate(kinds, found.counts, IMAGES)
+    assert answered[0] == 2
+    monkeypatch.setattr(mix, "milp", slow_from(0))
+    with pytest.raises(mix.SolverError, match="not solved in 60 s"):
+        cheapest(kinds, IMAGES, 1e8)
